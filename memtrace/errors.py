@@ -1,0 +1,61 @@
+"""
+Every error that memtrace raises on purpose.
+
+A message says where, what (with the value and its unit), what was expected, and what to do. It is one
+line, so that a terminal and a log can show it whole. They are caught once, at the click group.
+"""
+
+from __future__ import annotations
+
+
+class MemtraceError(Exception):
+    """Base of all; never raised itself."""
+
+
+class ConfigError(MemtraceError, ValueError):
+    """An option, a TOML file or a machine description is wrong."""
+
+
+class TraceError(MemtraceError, ValueError):
+    """
+    A trace cannot be used.
+
+    Parameters
+    ----------
+    message
+        What is wrong, what was expected and what to do; without the place.
+    path
+        The file, or ``-`` for standard input.
+    line
+        Line of a text file, or row of a table, counted from 1; 0 when it is about the whole file.
+    """
+
+    def __init__(self, message: str, path: object = "", line: int = 0) -> None:
+        self.path = str(path)
+        self.line = line
+        place = f"{path}:{line}: " if line else (f"{path}: " if str(path) else "")
+        super().__init__(place + message)
+
+
+class MetricsError(MemtraceError):
+    """A run folder or one of its tables is missing, broken or of another version."""
+
+
+class ModelError(MemtraceError):
+    """
+    An invariant of the model broke: our bug, never the user's.
+
+    Parameters
+    ----------
+    message
+        Which invariant, with the values found and expected.
+    row
+        Trace row at which it was found, -1 when unknown.
+    t_ns
+        Simulated time, in ns since the trace began.
+    """
+
+    def __init__(self, message: str, row: int = -1, t_ns: int = 0) -> None:
+        self.row = row
+        self.t_ns = t_ns
+        super().__init__(message if row < 0 else f"{message} (trace row {row}, t={t_ns} ns)")

@@ -1,0 +1,58 @@
+"""The note that the model leaves of an operation: which path, which steps, under which locks."""
+
+from __future__ import annotations
+
+from array import array
+
+import cython
+
+MAX_STEPS = 512
+
+
+@cython.cclass
+class Itinerary:
+    """
+    Steps of one operation, in order; played in simulated time by ``schedule``.
+
+    Step i is work of cost class ``cls[i]``, ``count[i]`` times; when ``lock[i]`` >= 0 it is done while
+    that lock is held (and the lock is let go at its end), else without a lock. No time in here.
+
+    An operation may leave at most ``MAX_STEPS`` steps; further ones are added to the last (none of the
+    kernel's paths comes near).
+    """
+
+    n: cython.int
+    path: cython.int
+    lock: cython.int[:]
+    cls: cython.int[:]
+    count: cython.int[:]
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.path = 0
+        self.lock = array("i", [0]) * MAX_STEPS
+        self.cls = array("i", [0]) * MAX_STEPS
+        self.count = array("i", [0]) * MAX_STEPS
+
+    @cython.cfunc
+    def reset(self) -> cython.void:
+        """Forget the last operation."""
+        self.n = 0
+        self.path = 0
+
+    @cython.cfunc
+    def step(self, cls: cython.int, count: cython.int) -> cython.void:
+        """Add work done without a lock."""
+        self.locked(-1, cls, count)
+
+    @cython.cfunc
+    def locked(self, lock: cython.int, cls: cython.int, count: cython.int) -> cython.void:
+        """Add work done while ``lock`` is held."""
+        i: cython.int = self.n
+        if i == MAX_STEPS:
+            self.count[i - 1] += count
+            return
+        self.lock[i] = lock
+        self.cls[i] = cls
+        self.count[i] = count
+        self.n = i + 1

@@ -1,0 +1,102 @@
+"""
+The vocabulary that the model and the schedule share: operations, paths, cost classes.
+
+The model says *which* path an operation took and *what kind* of work that was; how many nanoseconds each
+kind costs stands in ``data/costs.toml``. Names are those of the kernel's own counters where it has one
+(MODEL 6.14). The order of a list is the code of its members: append, never reorder.
+"""
+
+from __future__ import annotations
+
+# Operations, as the latency table prints them.
+OPS = ("alloc", "free", "page_alloc", "page_free")
+OP_ALLOC = 0
+OP_FREE = 1
+OP_PAGE_ALLOC = 2
+OP_PAGE_FREE = 3
+
+# Paths: (operation, name). The deepest stage that an operation reached names its path.
+PATHS = (
+    ("alloc", "fastpath"),
+    ("alloc", "refill"),
+    ("alloc", "cpu_partial"),
+    ("alloc", "node_partial"),
+    ("alloc", "new_slab"),
+    ("alloc", "large"),
+    ("alloc", "failed"),
+    ("free", "fastpath"),
+    ("free", "slowpath"),
+    ("free", "cpu_partial"),
+    ("free", "cpu_partial_drain"),
+    ("free", "node_partial"),
+    ("free", "discard"),
+    ("free", "large"),
+    ("free", "nothing"),
+    ("page_alloc", "pcp"),
+    ("page_alloc", "pcp_refill"),
+    ("page_alloc", "buddy"),
+    ("page_alloc", "failed"),
+    ("page_free", "pcp"),
+    ("page_free", "pcp_drain"),
+    ("page_free", "buddy"),
+)
+PATH_ALLOC_FAST = 0
+PATH_ALLOC_REFILL = 1
+PATH_ALLOC_CPU_PARTIAL = 2
+PATH_ALLOC_NODE_PARTIAL = 3
+PATH_ALLOC_NEW_SLAB = 4
+PATH_ALLOC_LARGE = 5
+PATH_ALLOC_FAILED = 6
+PATH_FREE_FAST = 7
+PATH_FREE_SLOW = 8
+PATH_FREE_CPU_PARTIAL = 9
+PATH_FREE_CPU_PARTIAL_DRAIN = 10
+PATH_FREE_NODE_PARTIAL = 11
+PATH_FREE_DISCARD = 12
+PATH_FREE_LARGE = 13
+PATH_FREE_NOTHING = 14
+PATH_PAGE_ALLOC_PCP = 15
+PATH_PAGE_ALLOC_REFILL = 16
+PATH_PAGE_ALLOC_BUDDY = 17
+PATH_PAGE_ALLOC_FAILED = 18
+PATH_PAGE_FREE_PCP = 19
+PATH_PAGE_FREE_DRAIN = 20
+PATH_PAGE_FREE_BUDDY = 21
+
+# Cost classes: a step costs fixed_ns + count * per_ns of its class (data/costs.toml names each by this key).
+COSTS = (
+    "slub_fast",  # alloc or free on the CPU's freelist
+    "slub_refill",  # take the slab's own freelist; count 0
+    "slub_cpu_partial",  # take a slab from, or put one on, the CPU partial list; count 0
+    "slub_node_section",  # under list_lock; count = slabs moved
+    "slub_free_slow",  # free to a slab that is not the CPU's; count 0
+    "slub_cold_line",  # that slab was last touched by another CPU; count 0
+    "slub_new_slab",  # build a slab; count = objects linked
+    "kfree_null",  # kfree(NULL); count 0
+    "pcp_hit",  # take a block from, or put one on, a per-CPU page list; count 0
+    "pcp_refill",  # under zone->lock; count = blocks moved
+    "pcp_drain",  # under zone->lock; count = blocks moved
+    "buddy_alloc",  # under zone->lock; count = 1
+    "buddy_free",  # under zone->lock; count = 1
+    "zero_page",  # clear pages; count = pages
+    "zone_check",  # a watermark check that failed, or a walk to the next zone; count = zones
+    "fallback",  # steal from another migratetype, under zone->lock; count = blocks moved
+    "large_kmalloc",  # compound page set-up; count 0
+)
+COST_SLUB_FAST = 0
+COST_SLUB_REFILL = 1
+COST_SLUB_CPU_PARTIAL = 2
+COST_SLUB_NODE = 3
+COST_SLUB_FREE_SLOW = 4
+COST_SLUB_COLD = 5
+COST_SLUB_NEW_SLAB = 6
+COST_KFREE_NULL = 7
+COST_PCP_HIT = 8
+COST_PCP_REFILL = 9
+COST_PCP_DRAIN = 10
+COST_BUDDY_ALLOC = 11
+COST_BUDDY_FREE = 12
+COST_ZERO_PAGE = 13
+COST_ZONE_CHECK = 14
+COST_FALLBACK = 15
+COST_LARGE_KMALLOC = 16

@@ -1,0 +1,1 @@
+"""Where a replay starts: /proc and /sys files, and exact dumps, read into plain data."""

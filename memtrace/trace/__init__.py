@@ -1,0 +1,1 @@
+"""What was asked: reading, pairing and writing kernel memory traces."""

@@ -1,0 +1,123 @@
+"""
+Requests: what a trace asked of the kernel, after pairing, without what the kernel did.
+
+This is the only form in which ``schedule`` sees a trace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# Request codes, uint8.
+RQ_NONE = 0  # a row with no request in it: not emitted
+RQ_KMALLOC = 1  # size = bytes_req
+RQ_KFREE = 2
+RQ_CACHE_ALLOC = 3  # cache = index into Census.caches
+RQ_CACHE_FREE = 4
+RQ_PAGE_ALLOC = 5  # size = order
+RQ_PAGE_FREE = 6  # size = order as recorded
+RQ_BULK_ALLOC = 7  # one object of a kmem_cache_alloc_bulk; cache as above
+RQ_BULK_FREE = 8  # one object of a bulk free; FLAG_LAST on the last of its array
+RQ_KFREE_NULL = 9  # kfree(NULL) or kfree(ZERO_SIZE_PTR): an event, nothing to free
+RQ_MARKER = 10  # take a sample; size = vocab.text code
+
+FLAG_LAST = 1  # last object of its bulk array on this CPU
+FLAG_MISSED = 2  # not in the trace: a free that must have happened (its pointer was handed out again)
+FLAG_UNTRACED_PAGE = 4  # gt_page bulk_alloc: taken by __alloc_pages_bulk, which skips mm_page_alloc
+
+REQUEST_COLUMNS: tuple[tuple[str, Any], ...] = (
+    ("row", np.int64),  # trace row; ties in time are broken by it
+    ("ts_ns", np.int64),
+    ("op", np.uint8),
+    ("flags", np.uint8),
+    ("cpu", np.int16),
+    ("node", np.int16),  # -1 any
+    ("handle", np.int32),  # of the object or page block; recycled after its free; -1 none
+    ("cache", np.int32),  # Census.caches index; -1 none
+    ("site", np.int32),  # vocab.call_site code; -1 none
+    ("gfp", np.int64),  # mask in the bits of 6.1 (mm/gfp.py)
+    ("size", np.int64),
+    ("addr", np.int64),  # recorded physical address of the object (ptr - direct-map base), or pfn << 12
+    #                      of the page block; -1 unknown. Compared with, never obeyed.
+)
+
+
+@dataclass(slots=True)
+class Requests:
+    """A chunk of requests as equally long numpy arrays, in row order (see ``REQUEST_COLUMNS``)."""
+
+    row: np.ndarray
+    ts_ns: np.ndarray
+    op: np.ndarray
+    flags: np.ndarray
+    cpu: np.ndarray
+    node: np.ndarray
+    handle: np.ndarray
+    cache: np.ndarray
+    site: np.ndarray
+    gfp: np.ndarray
+    size: np.ndarray
+    addr: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+@dataclass(slots=True)
+class TraceCache:
+    """A slab cache as the trace shows it.
+
+    ``object_size`` is its bytes_req, ``size`` its bytes_alloc (0 when never seen); ``reclaimable`` when
+    its pages were asked for with __GFP_RECLAIMABLE. ``inferred`` when no event named it.
+    """
+
+    name: str
+    object_size: int = 0
+    size: int = 0
+    reclaimable: bool = False
+    inferred: bool = False
+    allocs: int = 0
+
+
+@dataclass(slots=True)
+class Census:
+    """What the first reading of a trace found; needed to turn its rows into requests.
+
+    Objects and pages that pre-date the trace come first in the handle space: object handles
+    ``0 .. len(start_addr)-1``, page handles ``0 .. len(start_pfn)-1`` (two separate spaces).
+    """
+
+    rows: int = 0
+    first_row: int = 0
+    span_ns: int = 0
+    cpus: int = 0
+    direct_map_base: int = 0
+    """``ptr - base`` is the physical address; 0 when it could not be found (hashed pointers)."""
+    base_support: float = 0.0
+    """Share of the pairs looked at that agree with ``direct_map_base``."""
+    caches: list[TraceCache] = field(default_factory=list)
+    start_addr: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Recorded physical addresses of objects alive at the start (first seen being freed), or -1."""
+    start_cache: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Their caches (Census.caches index), -1 for kmalloc objects whose size is unknown."""
+    start_free_addr: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Recorded addresses first seen being *allocated* inside a slab page that pre-dates the trace:
+    objects that were free at the start. In row order."""
+    start_free_cache: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    start_free_cpu: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
+    start_pfn: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """First pfn of page blocks alive at the start (first seen being freed)."""
+    start_order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
+    max_handles: int = 0
+    """Objects alive at once, at most, over the whole trace."""
+    max_page_handles: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    """Rows by event name."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Everything that could not be used or had to be inferred, by cause."""
+    lost: int = 0
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the report: what this trace cannot tell."""
