@@ -14,6 +14,8 @@ from typing import Any
 from .errors import ConfigError
 
 MAX_ORDER = 10
+LOCAL_DISTANCE = 10  # ACPI SLIT, as the kernel assumes without a table (MODEL 1.2)
+REMOTE_DISTANCE = 20
 ZONE_NAMES_64 = ("DMA", "DMA32", "Normal", "Movable")
 ZONE_NAMES_32 = ("DMA", "Normal", "HighMem", "Movable")
 
@@ -76,6 +78,36 @@ class MachineConfig:
             raise ConfigError(
                 f"machine {self.name}: node_cpus names CPUs {covered}; expected each of 0..{self.cpus - 1} once."
             )
+        # What is left out has one meaning only, so every reader finds it filled in.
+        object.__setattr__(self, "possible_cpus", max(self.possible_cpus, self.cpus))
+        if not self.distance:
+            rows = tuple(
+                tuple(LOCAL_DISTANCE if n == m else REMOTE_DISTANCE for m in range(self.nodes))
+                for n in range(self.nodes)
+            )
+            object.__setattr__(self, "distance", rows)
+        self._check_zones()
+
+    def _check_zones(self) -> None:
+        """Raise ConfigError when zones or distances do not fit together."""
+        if len(self.distance) != self.nodes or any(len(row) != self.nodes for row in self.distance):
+            raise ConfigError(f"machine {self.name}: distance is not {self.nodes} rows of {self.nodes} numbers.")
+        last_end, last_key = 0, (-1, -1)
+        for zone in self.zones:
+            where = f"machine {self.name}: node {zone.node} zone {zone.name}"
+            if not 0 <= zone.node < self.nodes or not 0 <= zone.index < len(self.zone_names):
+                raise ConfigError(f"{where}: node or index {zone.index} does not exist; expected {self.nodes} node(s).")
+            if not 0 < zone.managed <= zone.present <= zone.spanned:
+                raise ConfigError(
+                    f"{where}: managed {zone.managed}, present {zone.present}, spanned {zone.spanned} pages; "
+                    "expected 0 < managed <= present <= spanned."
+                )
+            if (zone.node, zone.index) <= last_key or zone.start_pfn < last_end:
+                raise ConfigError(f"{where}: out of order or overlapping; expected zones by node, index and pfn.")
+            last_end, last_key = zone.end_pfn, (zone.node, zone.index)
+        for start, end in self.holes:
+            if not 0 <= start < end:
+                raise ConfigError(f"machine {self.name}: hole {start}..{end}; expected a first pfn and a larger end.")
 
     @property
     def nodes(self) -> int:
