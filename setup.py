@@ -106,23 +106,26 @@ class BuildCore(build_ext):
             shutil.copy(cached, target)
 
     def run(self):
-        built = [Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions]
-        for path in built:
-            path.unlink(missing_ok=True)  # not overwritten: a running memtrace has it mapped
+        built = {ext: Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions}
+        for path in built.values():
+            path.unlink(missing_ok=True)  # not overwritten: a running memtrace may have it mapped
         super().run()
-        record = {}
-        if all(path.exists() for path in built):
-            for ext, path in zip(self.extensions, built, strict=True):
-                source = ROOT.joinpath(*ext.name.split(".")).with_suffix(".py")
-                name = source.parent.joinpath(path.name).relative_to(PACKAGE).as_posix()
-                record[name] = hashlib.sha256(source.read_bytes()).hexdigest()
-        else:
-            for path in built:
-                path.unlink(missing_ok=True)
-            print(NO_COMPILER, file=sys.stderr)
         package = PACKAGE if self.inplace else Path(self.build_lib) / PACKAGE.name
         package.mkdir(parents=True, exist_ok=True)
-        (package / "_built.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        record_path = package / "_built.json"
+        # Other Pythons may have compiled files in the same folder, under other suffixes.
+        record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
+        record = {name: digest for name, digest in record.items() if (package / name).exists()}
+        if all(path.exists() for path in built.values()):
+            for ext, path in built.items():
+                source = ROOT.joinpath(*ext.name.split(".")).with_suffix(".py")
+                name = source.with_name(path.name).relative_to(PACKAGE).as_posix()
+                record[name] = hashlib.sha256(source.read_bytes()).hexdigest()
+        else:
+            for path in built.values():
+                path.unlink(missing_ok=True)
+            print(NO_COMPILER, file=sys.stderr)
+        record_path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

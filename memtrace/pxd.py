@@ -10,8 +10,9 @@ nothing of memtrace is imported here.
 from __future__ import annotations
 
 import ast
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,17 +38,16 @@ _C_TYPES = {
     "void": "void",
 }
 _PYTHON_TYPES = {"bytes", "bytearray", "str", "list", "dict", "tuple", "set", "frozenset"}
-_BINARY_OPS = {
-    ast.Add: int.__add__,
-    ast.Sub: int.__sub__,
-    ast.Mult: int.__mul__,
-    ast.FloorDiv: int.__floordiv__,
-    ast.Pow: int.__pow__,
-    ast.LShift: int.__lshift__,
-    ast.RShift: int.__rshift__,
-    ast.BitOr: int.__or__,
-    ast.BitAnd: int.__and__,
-    ast.BitXor: int.__xor__,
+_BINARY_OPS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift,
+    ast.BitOr: operator.or_,
+    ast.BitAnd: operator.and_,
+    ast.BitXor: operator.xor,
 }
 
 
@@ -132,8 +132,8 @@ class Package:
         return None
 
     def _number(self, module: Module, node: ast.expr) -> int | float | None:
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            return node.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return None if isinstance(node.value, bool) else node.value
         if isinstance(node, ast.Name):
             return self.constant(module, node.id)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Invert):

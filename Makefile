@@ -1,0 +1,66 @@
+# Everything happens in a virtual environment in this folder; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := reports/first-replay
+COMPILED := $(shell grep -rlx --include='*.py' 'import cython' memtrace)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv build replay test test-all test-interpreted lint typecheck bench docs clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'memtrace needs Python 3.11 or newer, and $(PYTHON) is not. Name another: make PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo '$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# The build tools go into the environment too: a build isolated by pip would fetch them anew each time.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  > $(VENV)/build-requires.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r $(VENV)/build-requires.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed memtrace/pxd.py $(COMPILED)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev]'
+	touch $@
+
+venv: $(VENV)/.installed ## make .venv with memtrace in it
+
+build: $(VENV)/.built ## compile the core again after an edit
+	@$(BIN)/python -c 'from memtrace import compiled; compiled.check(); print("memtrace is", compiled.status())'
+
+replay: $(VENV)/.built ## replay the bundled real trace; the report goes to reports/first-replay
+	@$(BIN)/memtrace replay $(TRACE) --from $(START) -o $(RUN) --force
+
+test: $(VENV)/.built $(VENV)/.dev ## install what is missing and run the test suite
+	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+
+test-all: $(VENV)/.built $(VENV)/.dev ## the test suite with slow tests and ten times as many random examples
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(TESTS)
+
+test-interpreted: $(VENV)/.built $(VENV)/.dev ## the test suite with the core as plain Python
+	MEMTRACE_INTERPRETED=1 $(BIN)/python -m pytest -m 'not slow' $(TESTS)
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check .
+
+typecheck: $(VENV)/.dev ## mypy
+	$(BIN)/mypy
+
+clean: ## remove everything that was built, and .venv
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis memtrace/_built.json
+	find memtrace \( -name '*.so' -o -name '*.c' -o -name '*.pxd' \) -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

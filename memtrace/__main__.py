@@ -1,0 +1,5 @@
+"""``python -m memtrace``."""
+
+from .cli.main import main
+
+main()
