@@ -34,18 +34,18 @@ class Itinerary:
         self.cls = array("i", [0]) * MAX_STEPS
         self.count = array("i", [0]) * MAX_STEPS
 
-    @cython.cfunc
+    @cython.ccall
     def reset(self) -> cython.void:
         """Forget the last operation."""
         self.n = 0
         self.path = 0
 
-    @cython.cfunc
+    @cython.ccall
     def step(self, cls: cython.int, count: cython.int) -> cython.void:
         """Add work done without a lock."""
         self.locked(-1, cls, count)
 
-    @cython.cfunc
+    @cython.ccall
     def locked(self, lock: cython.int, cls: cython.int, count: cython.int) -> cython.void:
         """Add work done while ``lock`` is held."""
         i: cython.int = self.n
