@@ -1,0 +1,362 @@
+"""
+What both tokenizers stand on: byte strings as small integers, numbers, and the columns that rows go to.
+
+Neither makes a Python object for a row; a string becomes one when it is first seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cython
+import numpy as np
+
+from memtrace.trace.schema import CHUNK_COLUMNS, NO_NODE, EventChunk, Vocab
+
+HASH_MULTIPLIER = 16777619  # FNV-1's prime
+HASH_MASK = 0x7FFFFFFF
+BILLION = 1000000000
+MAX_HIGH = 1844674407  # 2**64-1 is 18446744073709551615
+MAX_LOW = 3709551615
+
+
+@cython.cclass
+class Interner:
+    """
+    Bytes of a buffer to codes of a `Vocab`: an open-addressing table over the bytes themselves.
+
+    ``buf`` is the buffer that `find` and `code` are given positions in; whoever changes the buffer sets it.
+
+    Parameters
+    ----------
+    vocab
+        Where new strings get their codes. Two byte strings may share a code (aliases, broken UTF-8).
+    rename
+        Older names of the same thing; see ``schema.EVENT_ALIASES``.
+    """
+
+    vocab: object
+    rename: dict
+    buf: cython.uchar[:]
+    used: cython.int
+    mask: cython.int
+    pool_used: cython.int
+    table: cython.int[:]
+    hashes: cython.int[:]
+    starts: cython.int[:]
+    lengths: cython.int[:]
+    codes: cython.int[:]
+    pool: cython.uchar[:]
+    last_hash: cython.int
+
+    def __init__(self, vocab: Vocab, rename: dict[str, str] | None = None) -> None:
+        self.vocab = vocab
+        self.rename = rename or {}
+        self.buf = bytearray(1)
+        self.used = 0
+        self.pool_used = 0
+        self.mask = 1023
+        self.last_hash = 0
+        self.table = np.full(1024, -1, np.int32)
+        self.hashes = np.zeros(512, np.int32)
+        self.starts = np.zeros(512, np.int32)
+        self.lengths = np.zeros(512, np.int32)
+        self.codes = np.zeros(512, np.int32)
+        self.pool = np.zeros(16384, np.uint8)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def slot(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
+        """Where in ``table`` the string buf[start:end] is, or belongs; leaves its hash in ``last_hash``."""
+        value: cython.ulonglong = 2166136
+        i: cython.Py_ssize_t
+        for i in range(start, end):
+            value = ((value ^ self.buf[i]) * HASH_MULTIPLIER) & HASH_MASK
+        value ^= value >> 15
+        self.last_hash = cython.cast(cython.int, value)
+        length: cython.Py_ssize_t = end - start
+        at: cython.int = self.last_hash & self.mask
+        while self.table[at] >= 0:
+            entry: cython.int = self.table[at]
+            if self.hashes[entry] == self.last_hash and self.lengths[entry] == length:
+                base: cython.Py_ssize_t = self.starts[entry]
+                i = 0
+                while i < length and self.pool[base + i] == self.buf[start + i]:
+                    i += 1
+                if i == length:
+                    return at
+            at = (at + 1) & self.mask
+        return at
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def find(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
+        """Code of buf[start:end], or -1 when it has not been seen."""
+        entry: cython.int = self.table[self.slot(start, end)]
+        return -1 if entry < 0 else self.codes[entry]
+
+    @cython.ccall
+    def code(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
+        """Code of buf[start:end]; a new string is added to the vocabulary."""
+        at: cython.int = self.slot(start, end)
+        entry: cython.int = self.table[at]
+        if entry >= 0:
+            return self.codes[entry]
+        text = bytes(self.buf[start:end]).decode("utf-8", "replace")
+        return self.add(start, end, at, self.vocab.code(self.rename.get(text, text)))
+
+    def learn(self, text: str, code: int) -> None:
+        """Gives a string a code of the caller's choice (keys of a fixed list)."""
+        raw = text.encode()
+        self.buf = bytearray(raw)
+        self.add(0, len(raw), self.slot(0, len(raw)), code)
+
+    @cython.cfunc
+    def add(
+        self, start: cython.Py_ssize_t, end: cython.Py_ssize_t, at: cython.int, code: cython.int
+    ) -> cython.int:
+        length: cython.Py_ssize_t = end - start
+        if self.used == len(self.codes):
+            self.hashes = np.concatenate([self.hashes, self.hashes])
+            self.starts = np.concatenate([self.starts, self.starts])
+            self.lengths = np.concatenate([self.lengths, self.lengths])
+            self.codes = np.concatenate([self.codes, self.codes])
+        while self.pool_used + length > len(self.pool):
+            self.pool = np.concatenate([self.pool, self.pool])
+        i: cython.Py_ssize_t
+        for i in range(length):
+            self.pool[self.pool_used + i] = self.buf[start + i]
+        self.hashes[self.used] = self.last_hash
+        self.starts[self.used] = self.pool_used
+        self.lengths[self.used] = cython.cast(cython.int, length)
+        self.codes[self.used] = code
+        self.table[at] = self.used
+        self.pool_used += cython.cast(cython.int, length)
+        self.used += 1
+        if self.used * 2 > self.mask:
+            self.grow()
+        return code
+
+    @cython.cfunc
+    def grow(self) -> cython.void:
+        size: cython.int = (self.mask + 1) * 4
+        self.mask = size - 1
+        self.table = np.full(size, -1, np.int32)
+        entry: cython.int
+        for entry in range(self.used):
+            at: cython.int = self.hashes[entry] & self.mask
+            while self.table[at] >= 0:
+                at = (at + 1) & self.mask
+            self.table[at] = entry
+
+
+@cython.cclass
+class Numbers:
+    """
+    Reads numbers out of a buffer; the last one read is in ``value`` and ``negative``.
+
+    ``buf`` is set by whoever changes the buffer, as for `Interner`.
+    """
+
+    buf: cython.uchar[:]
+    value: cython.ulonglong
+    negative: cython.bint
+
+    def __init__(self) -> None:
+        self.buf = bytearray(1)
+        self.value = 0
+        self.negative = False
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def any_base(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+        """Decimal, or hexadecimal with 0x; at most 64 bits. Whether it is a number."""
+        if end > start + 2 and self.buf[start] == 48 and (self.buf[start + 1] | 32) == 120:
+            return self.pointer(start, end)
+        self.value = 0
+        self.negative = end > start and self.buf[start] == 45
+        if self.negative:
+            start += 1
+        if start == end:
+            return False
+        while start < end - 1 and self.buf[start] == 48:
+            start += 1
+        if end - start > 20:
+            return False
+        digit: cython.int
+        i: cython.Py_ssize_t
+        for i in range(start, end):
+            digit = self.buf[i] - 48
+            if digit < 0 or digit > 9:
+                return False
+            if i - start == 19:  # the 20th digit may be one too many; in two halves, since C has nothing larger
+                high: cython.longlong = cython.cast(cython.longlong, self.value // BILLION)
+                low: cython.longlong = cython.cast(cython.longlong, self.value % BILLION)
+                if high > MAX_HIGH or (high == MAX_HIGH and low * 10 + digit > MAX_LOW):
+                    return False
+            self.value = self.value * 10 + digit
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def pointer(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+        """Hexadecimal with or without 0x, or ``(null)`` or ``(nil)``. Whether it is one."""
+        self.value = 0
+        self.negative = False
+        if end > start + 3 and self.buf[start] == 40:  # not "(____ptrval____)": hashed too early to tell apart
+            return (self.buf[start + 1] | 32) == 110 and self.buf[end - 1] == 41
+        if end > start + 2 and self.buf[start] == 48 and (self.buf[start + 1] | 32) == 120:
+            start += 2
+        if start == end or end - start > 16:
+            return False
+        digit: cython.int
+        i: cython.Py_ssize_t
+        for i in range(start, end):
+            digit = self.buf[i]
+            if 48 <= digit <= 57:
+                digit -= 48
+            elif 97 <= (digit | 32) <= 102:
+                digit = (digit | 32) - 87
+            else:
+                return False
+            self.value = self.value * 16 + digit
+        return True
+
+
+@cython.cclass
+class Rows:
+    """
+    The columns of one `EventChunk` while it is being filled, row by row, up to ``capacity`` rows.
+
+    A tokenizer writes row ``n`` and then increments ``n``; `clear` undoes a row that turns out to be bad.
+    """
+
+    capacity: cython.int
+    n: cython.int
+    chunk: object
+    line: cython.longlong[:]
+    """Line of the input that the row came from, counted from 1."""
+    text_end: cython.int[:]
+    """The texts stand behind one another in ``texts``; element n+1 is where row n's ends."""
+    has_text: cython.uchar[:]
+    texts: bytearray
+    ts_ns: cython.longlong[:]
+    cpu: cython.short[:]
+    task: cython.int[:]
+    event: cython.uchar[:]
+    event_name: cython.int[:]
+    call_site: cython.int[:]
+    ptr: cython.ulonglong[:]
+    name: cython.int[:]
+    bytes_req: cython.longlong[:]
+    bytes_alloc: cython.longlong[:]
+    gfp_flags: cython.int[:]
+    node: cython.short[:]
+    order: cython.short[:]
+    migratetype: cython.short[:]
+    pfn: cython.longlong[:]
+    ctx: cython.int[:]
+    gt_name: cython.int[:]
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.renew()
+
+    @cython.ccall
+    def renew(self) -> cython.void:
+        """New empty columns; the old chunk belongs to whoever took it."""
+        chunk = EventChunk.empty(self.capacity)
+        self.chunk = chunk
+        self.n = 0
+        self.line = np.zeros(self.capacity, np.int64)
+        self.text_end = np.zeros(self.capacity + 1, np.int32)
+        self.has_text = np.zeros(self.capacity, np.uint8)
+        self.texts = bytearray()
+        self.ts_ns = chunk.ts_ns
+        self.cpu = chunk.cpu
+        self.task = chunk.task
+        self.event = chunk.event
+        self.event_name = chunk.event_name
+        self.call_site = chunk.call_site
+        self.ptr = chunk.ptr
+        self.name = chunk.name
+        self.bytes_req = chunk.bytes_req
+        self.bytes_alloc = chunk.bytes_alloc
+        self.gfp_flags = chunk.gfp_flags
+        self.node = chunk.node
+        self.order = chunk.order
+        self.migratetype = chunk.migratetype
+        self.pfn = chunk.pfn
+        self.ctx = chunk.ctx
+        self.gt_name = chunk.gt_name
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def clear(self) -> cython.void:
+        """Row n back to the "no such field" values of CHUNK_COLUMNS."""
+        n: cython.int = self.n
+        self.ts_ns[n] = 0
+        self.cpu[n] = 0
+        self.task[n] = -1
+        self.event[n] = 0
+        self.event_name[n] = -1
+        self.call_site[n] = -1
+        self.ptr[n] = 0
+        self.name[n] = -1
+        self.bytes_req[n] = -1
+        self.bytes_alloc[n] = -1
+        self.gfp_flags[n] = -1
+        self.node[n] = NO_NODE
+        self.order[n] = -1
+        self.migratetype[n] = -1
+        self.pfn[n] = -1
+        self.ctx[n] = -1
+        self.gt_name[n] = -1
+        self.has_text[n] = 0
+
+    @cython.cfunc
+    def set_text(self, text: bytes) -> cython.void:
+        """The text of row n; at most once a row, before `finish`."""
+        self.texts += text
+        self.has_text[self.n] = 1
+
+    @cython.cfunc
+    def finish(self, line: cython.longlong) -> cython.void:
+        """Row n is complete."""
+        self.line[self.n] = line
+        self.n += 1
+        self.text_end[self.n] = cython.cast(cython.int, len(self.texts))
+
+    def take(self, row0: int) -> tuple[EventChunk, Any, np.ndarray]:
+        """
+        The rows filled so far, and new empty columns in their place.
+
+        Returns
+        -------
+        The chunk (its ``text`` column is left empty), the texts as a pyarrow string array with nulls, and
+        the line of each row.
+        """
+        import pyarrow as pa
+
+        n = self.n
+        full = self.chunk
+        chunk = EventChunk(row0, **{name: getattr(full, name)[:n] for name, _, _ in CHUNK_COLUMNS})
+        ends = np.asarray(self.text_end)[: n + 1]
+        valid = np.asarray(self.has_text)[:n]
+        data = bytes(self.texts)
+        try:
+            data.decode("utf-8")
+            buffers = [
+                pa.py_buffer(np.packbits(valid, bitorder="little").tobytes()),
+                pa.py_buffer(ends.tobytes()),
+                pa.py_buffer(data),
+            ]
+            text = pa.StringArray.from_buffers(n, buffers[1], buffers[2], buffers[0])
+        except UnicodeDecodeError:
+            text = pa.array(
+                [data[ends[i] : ends[i + 1]].decode("utf-8", "replace") if valid[i] else None for i in range(n)],
+                pa.string(),
+            )
+        line = np.asarray(self.line)[:n]
+        self.renew()
+        return chunk, text, line
