@@ -1,0 +1,104 @@
+"""How long operations took, by the path they took."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ...units import format_time
+from .. import style
+from ..frames import RunFrames, df_latency, share
+
+TITLE = "Operation times by path"
+
+# Cost classes (data/costs.toml) that a path can be made of; waiting for locks comes on top.
+PATH_COSTS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("alloc", "fastpath"): ("slub_fast",),
+    ("alloc", "refill"): ("slub_refill",),
+    ("alloc", "cpu_partial"): ("slub_cpu_partial",),
+    ("alloc", "node_partial"): ("slub_node_section",),
+    ("alloc", "new_slab"): ("slub_new_slab", "pcp_hit", "pcp_refill", "buddy_alloc"),
+    ("alloc", "large"): ("large_kmalloc", "pcp_hit", "pcp_refill", "buddy_alloc"),
+    ("alloc", "failed"): ("zone_check",),
+    ("free", "fastpath"): ("slub_fast",),
+    ("free", "slowpath"): ("slub_free_slow", "slub_cold_line"),
+    ("free", "cpu_partial"): ("slub_cpu_partial",),
+    ("free", "cpu_partial_drain"): ("slub_cpu_partial", "slub_node_section"),
+    ("free", "node_partial"): ("slub_node_section",),
+    ("free", "discard"): ("slub_node_section", "pcp_hit", "pcp_drain", "buddy_free"),
+    ("free", "large"): ("pcp_hit", "pcp_drain", "buddy_free"),
+    ("free", "nothing"): ("kfree_null",),
+    ("page_alloc", "pcp"): ("pcp_hit",),
+    ("page_alloc", "pcp_refill"): ("pcp_hit", "pcp_refill"),
+    ("page_alloc", "buddy"): ("buddy_alloc",),
+    ("page_alloc", "failed"): ("zone_check",),
+    ("page_free", "pcp"): ("pcp_hit",),
+    ("page_free", "pcp_drain"): ("pcp_hit", "pcp_drain"),
+    ("page_free", "buddy"): ("buddy_free",),
+}
+OP_COLOURS = {"alloc": style.OKABE_ITO[0], "free": style.OKABE_ITO[2], "page_alloc": style.OKABE_ITO[5],
+              "page_free": style.OKABE_ITO[3]}
+
+
+def is_assumed(run: RunFrames, op: str, path: str) -> bool:
+    """Whether a price in this path's times is assumed; so it is when a path or its prices are not known."""
+    assumed = {cost["name"]: bool(cost.get("assumed", True)) for cost in run.manifest.get("costs", [])}
+    return any(assumed.get(name, True) for name in PATH_COSTS.get((op, path), ("unknown",)))
+
+
+@matplotlib.rc_context(style.RC)
+def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+    """A row a path: thick to the 90th percentile, thin to the 99.9th, a dot at the longest; log axis."""
+    latency = df_latency(run)
+    if latency.empty:
+        return style.empty_figure("No operation was replayed.", figure)
+    figure = figure or style.new_figure(1.7 + 0.25 * len(latency))
+    axes = figure.subplots()
+    colours = [OP_COLOURS.get(op, style.OTHER) for op in latency["op"]]
+    y = np.arange(len(latency))
+    # A path whose times are all equal still shows as a mark of some width.
+    low = np.maximum(latency["min_ns"], 1)
+    axes.hlines(y, low, np.maximum(latency["p999_ns"], low), colors=colours, linewidth=1.6)
+    axes.hlines(y, low * 0.97, np.maximum(latency["p90_ns"], low) * 1.03, colors=colours, linewidth=8)
+    axes.scatter(np.maximum(latency["p50_ns"], 1), y, marker="|", s=90, color=style.PAPER, linewidth=2, zorder=3)
+    axes.scatter(np.maximum(latency["p99_ns"], 1), y, marker="|", s=110, color=colours, linewidth=2, zorder=3)
+    axes.scatter(np.maximum(latency["max_ns"], 1), y, marker="o", s=16, color=colours, zorder=3)
+    axes.set_yticks(y, [f"{row.op} {row.path}".replace("_", " ") + (" *" if is_assumed(run, row.op, row.path) else "")
+                        for row in latency.itertuples()], fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlim(float(low.min()) * 0.7, float(max(latency["max_ns"].max(), 2)) * 1.5)
+    axes.grid(axis="y", visible=False)
+    style.duration_axis(axes.xaxis)
+    axes.set_xlabel("simulated time of one operation, waiting for locks included   (* rests on an assumed cost)")
+    for i, count in enumerate(latency["count"]):
+        axes.text(1.01, i, f"{count:,}", transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    axes.text(1.01, -1, "operations", transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=4, handles=[
+        Line2D([], [], color=style.INK, linewidth=8, label="shortest to 90 % (pale: median)"),
+        Line2D([], [], color=style.INK, linewidth=1.6, label="to 99.9 %"),
+        Line2D([], [], color=style.INK, linestyle="", marker="|", markersize=11, markeredgewidth=2, label="99 %"),
+        Line2D([], [], color=style.INK, linestyle="", marker="o", markersize=4, label="longest"),
+    ])
+    return figure
+
+
+def sentence(run: RunFrames) -> str:
+    """What the figure shows in this run."""
+    latency = df_latency(run)
+    if latency.empty or not latency["count"].sum():
+        return "No operation was replayed, so there are no times."
+    total, time = int(latency["count"].sum()), int(latency["sum_ns"].sum())
+    most = latency.loc[latency["sum_ns"].idxmax()]
+    longest = latency.loc[latency["max_ns"].idxmax()]
+    marked = sum(is_assumed(run, row.op, row.path) for row in latency.itertuples())
+    return (f"{total:,} operations took {format_time(time)} of simulated CPU time; {_name(most)} took most of it "
+            f"({share(most['sum_ns'], time):.0f} % in {share(most['count'], total):.1f} % of the operations), and the "
+            f"longest single operation was {_name(longest)} with {format_time(longest['max_ns'])}. {marked} of the "
+            f"{len(latency)} paths rest on assumed costs.")
+
+
+def _name(row: object) -> str:
+    return f"{row['op']} {row['path']}".replace("_", " ")  # type: ignore[index]

@@ -1,0 +1,50 @@
+"""Unusable free index by order over time: external fragmentation."""
+
+from __future__ import annotations
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from ...units import PAGE_SIZE, format_size
+from .. import style
+from ..frames import RunFrames, df_unusable
+
+TITLE = "Free memory in blocks too small to use (unusable free index)"
+HUGE_ORDER = 9
+"""2 MiB on x86: the order that huge pages need and that users ask about."""
+
+
+@matplotlib.rc_context(style.RC)
+def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+    """One line an order from 1: order 0 is 0 by definition while anything is free."""
+    index = df_unusable(run)
+    if index.empty:
+        return style.empty_figure("No sample of the free lists.", figure)
+    figure = figure or style.new_figure(4.0)
+    axes = figure.subplots()
+    index = style.samples(index)
+    x = style.time_axis(axes, index.index)
+    orders = [order for order in index.columns if order > 0]
+    colours = style.sequence(len(orders))
+    for i, order in enumerate(orders):
+        axes.plot(x, 100 * index[order], color=colours[i], drawstyle="steps-post",
+                  label=f"{order}  ({format_size(PAGE_SIZE << int(order))})", linestyle=("-", "--")[i % 2])
+    axes.set_ylim(-1, 101)
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes.set_ylabel("share of free memory")
+    style.legend_outside(figure, axes, title="too small for order", reverse=True)
+    return figure
+
+
+def sentence(run: RunFrames) -> str:
+    """What the figure shows in this run."""
+    index = df_unusable(run)
+    if index.empty:
+        return "The free lists were not sampled."
+    order = min(HUGE_ORDER, int(index.columns.max()))
+    line = index[order]
+    return (f"For a request of order {order} ({format_size(PAGE_SIZE << order)}), {100 * line.iloc[-1]:.1f} % of the "
+            f"free memory was in blocks too small at the end, against {100 * line.iloc[0]:.1f} % at the first sample "
+            f"and {100 * line.max():.1f} % at worst. At 0 % any free page would do; at 100 % the request must wait for "
+            "compaction or reclaim, however much is free.")

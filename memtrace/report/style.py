@@ -1,0 +1,201 @@
+"""How every figure looks: colours, sizes, and names made fit to be drawn."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from ..units import format_size, format_time
+
+# Okabe and Ito, "Color Universal Design" (jfly.uni-koeln.de/color), without black, which is kept for text.
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+OTHER = "#9aa0a6"
+
+# These three stand for the page's own colours: ``inline_svg`` turns them into CSS, so that a figure
+# inside the page follows light and dark. No other artist may use them.
+INK = "#1b1f24"
+GRID = "#d0d4d9"
+PAPER = "#fefefe"
+
+WIDTH_IN = 9.6
+"""Width of a figure; at 100 dots an inch it is the page's text width."""
+
+RC: dict[str, Any] = {
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.7,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "memtrace",
+}
+
+
+@lru_cache(maxsize=4096)
+def _drawable(char: str) -> bool:
+    """Whether the figures' font has ``char`` and draws it left to right, one for one."""
+    if ord(char) < 0x7F:
+        return char.isprintable()
+    if unicodedata.category(char)[0] in "CMZ" or unicodedata.bidirectional(char) in ("R", "AL", "AN"):
+        return False
+    return bool(get_font(findfont("DejaVu Sans")).get_char_index(ord(char)))
+
+
+def visible(text: object, drawable: bool = False) -> str:
+    """
+    Return ``text`` with what cannot be seen spelled out.
+
+    Control, bidirectional and other invisible characters become ``\\u202e``; an empty string becomes
+    ``(no name)``. With ``drawable``, so does everything the figures' font cannot show.
+    """
+    out = []
+    for char in str(text):
+        hidden = not _drawable(char) if drawable else (
+            char != " " and (unicodedata.category(char)[0] in "CZ" or not char.isprintable()))
+        out.append(f"\\u{ord(char):04x}" if hidden else char)
+    return "".join(out) if "".join(out).strip() else "(no name)"
+
+
+def shorten(text: object, width: int = 28) -> str:
+    """Return ``text`` in at most ``width`` characters, cut in the middle: both ends of a name tell names apart."""
+    shown = str(text)
+    if len(shown) <= width:
+        return shown
+    head = width // 2
+    return shown[:head] + "…" + shown[len(shown) - (width - 1 - head):]
+
+
+def label(text: object, width: int = 28) -> str:
+    """Return a name from the trace as the figures write it: visible, drawable, short."""
+    raw = str(text)
+    # A name of thousands of characters is cut before it is looked at one by one.
+    return shorten(visible(shorten(raw, 4 * width), drawable=True), width)
+
+
+def new_figure(height_in: float) -> Figure:
+    """An empty figure of page width; ``draw`` functions fill it under ``matplotlib.rc_context(RC)``."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def empty_figure(why: str, figure: Figure | None = None) -> Figure:
+    """A low figure that says why there is nothing to draw."""
+    figure = figure or new_figure(1.0)
+    figure.text(0.5, 0.5, why, ha="center", va="center", color=INK, fontsize=11)
+    return figure
+
+
+def samples(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` (index t_ns) fit to be drawn in steps: a single sample is given a width of 1 ns."""
+    if len(frame) != 1:
+        return frame
+    return pd.concat([frame, frame.set_axis(frame.index + 1)])
+
+
+def time_axis(axes: Axes, times_ns: Any) -> Any:
+    """
+    Make the x axis simulated time, from the first to the last of ``times_ns``.
+
+    Returns
+    -------
+    ``times_ns`` in the axis' unit, as a float array.
+    """
+    times = np.asarray(times_ns, dtype=float)
+    for name, unit in (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0)):
+        if times[-1] >= 2 * unit:
+            break
+    axes.set_xlabel(f"simulated time, {name}")
+    axes.set_xlim(times[0] / unit, max(times[-1], times[0] + 1) / unit)
+    axes.xaxis.set_major_locator(MaxNLocator(9))
+    return times / unit
+
+
+def size_axis(axis: Any) -> None:
+    """Ticks in binary units on an axis that holds bytes."""
+    axis.set_major_locator(BinaryLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_size(value)))
+
+
+def duration_axis(axis: Any) -> None:
+    """Ticks as ``10 µs`` on an axis that holds nanoseconds."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_time(value) if value > 0 else "0"))
+
+
+class BinaryLocator(MaxNLocator):
+    """About six ticks at multiples of a power of two, so that they read 32 MiB and not 28.6 MiB."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        step = 1.0
+        while vmax - vmin > 6 * step:
+            step *= 2
+        first = -(-vmin // step)
+        return [step * (first + i) for i in range(8) if step * (first + i) <= vmax]
+
+
+def sequence(n: int) -> list[Any]:
+    """``n`` colours from dark to bright for things that have an order; without viridis' palest end."""
+    return [matplotlib.colormaps["viridis"](0.92 * i / max(1, n - 1)) for i in range(n)]
+
+
+def legend_outside(figure: Figure, axes: Axes, columns: int = 1, **options: Any) -> None:
+    """A legend to the right of the axes, where it covers no data; the layout makes room for it."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", ncols=columns, **options)
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as an SVG document: equal bytes for equal figures."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def inline_svg(svg: str, prefix: str, title: str) -> str:
+    """
+    Return an SVG document as an element for the inside of an HTML page.
+
+    Ids get ``prefix`` (the page holds many figures), the paper becomes transparent, ink and grid follow
+    the page's colours. ``title`` is read out in place of the picture; it must be escaped already.
+    """
+    body = svg[svg.index("<svg"):]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = re.sub(r"url\(#", f"url(#{prefix}-", body)
+    body = re.sub(r'href="#', f'href="#{prefix}-', body)
+    body = body.replace(INK, "var(--ink)").replace(GRID, "var(--grid)").replace(PAPER, "var(--card)")
+    body = re.sub(r'^<svg ([^>]*?)width="[^"]*"', r"<svg \1", body)
+    body = re.sub(r'^<svg ([^>]*?)height="[^"]*"', r"<svg \1", body)
+    return re.sub(r"^<svg ", f'<svg role="img" aria-label="{title}" ', body)
