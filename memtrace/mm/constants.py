@@ -1,0 +1,61 @@
+"""Constants of the model that more than one of its files needs; names are the kernel's."""
+
+from __future__ import annotations
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 4096
+MAX_ORDER = 10
+NR_ORDERS = 11
+PAGE_ALLOC_COSTLY_ORDER = 3
+NIL = -1
+
+# Migratetypes (MODEL 1.4, 4.4+ without CMA).
+MIGRATE_UNMOVABLE = 0
+MIGRATE_MOVABLE = 1
+MIGRATE_RECLAIMABLE = 2
+MIGRATE_PCPTYPES = 3
+MIGRATE_HIGHATOMIC = 3
+MIGRATE_ISOLATE = 4
+MIGRATE_TYPES = 5
+
+# What the first page of a block is; every other page of it is PAGE_TAIL.
+PAGE_TAIL = 0  # inside a block, in a hole, or reserved before the buddy system existed
+PAGE_BUDDY = 1  # first page of a free block on a free list
+PAGE_PCP = 2  # first page of a block on a per-CPU list
+PAGE_USED = 3  # first page of an allocated block
+UNKNOWN_OWNER = 255  # mt of pages that were in use when the simulation began, by whom is not known
+
+# Alloc flags (MODEL 2.7, values of 6.1).
+ALLOC_WMARK_MIN = 0x0
+ALLOC_WMARK_LOW = 0x1
+ALLOC_WMARK_HIGH = 0x2
+ALLOC_WMARK_MASK = 0x3
+ALLOC_NO_WATERMARKS = 0x4
+ALLOC_OOM = 0x8
+ALLOC_NON_BLOCK = 0x10
+ALLOC_MIN_RESERVE = 0x20
+ALLOC_NOFRAGMENT = 0x100
+ALLOC_HIGHATOMIC = 0x200
+ALLOC_KSWAPD = 0x800
+
+# Per-CPU lists: 3 types x orders 0..3, and two lists for order 9 with THP (MODEL 3.1).
+PCP_ORDERS = 4
+NR_PCP_LISTS = 14
+PCP_BATCH_SCALE_MAX = 5
+
+# Cache flags, bits of include/linux/slab.h in 6.1 (facts; the exact dumps print them).
+SLAB_HWCACHE_ALIGN = 0x2000
+SLAB_CACHE_DMA = 0x4000
+SLAB_CACHE_DMA32 = 0x8000
+SLAB_PANIC = 0x40000
+SLAB_TYPESAFE_BY_RCU = 0x80000
+SLAB_RECLAIM_ACCOUNT = 0x20000
+SLAB_NOLEAKTRACE = 0x800000
+SLAB_ACCOUNT = 0x4000000
+
+KMALLOC_MAX_CACHED = 8192
+ZERO_SIZE_PTR = 16
+
+# Object marks in a slab's next array: the index of the next free object, or one of these.
+OBJ_END = -1  # last on its freelist
+OBJ_LIVE = -2  # handed out

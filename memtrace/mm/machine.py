@@ -1,0 +1,264 @@
+"""
+A whole simulated machine: frames, zones, page allocator and slab allocator, and the calls that reach them.
+
+``boot.py`` makes one; ``schedule`` calls it. Addresses are simulated physical addresses, 0 is NULL.
+"""
+
+from __future__ import annotations
+
+import cython
+
+from memtrace.mm.constants import NIL, PAGE_SHIFT, PAGE_USED, UNKNOWN_OWNER
+from memtrace.mm.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
+from memtrace.mm.itinerary import Itinerary
+from memtrace.mm.mmzone import Frames, Zone
+from memtrace.mm.page_alloc import PageAllocator
+from memtrace.mm.slab_common import KmemCache, SlabAllocator
+
+
+@cython.cclass
+class Machine:
+    """
+    The interface of generic kernel code, with the CPU that calls as the last argument.
+
+    Every call is decided at once and leaves its steps in ``it``; callers reset that first.
+    ``last_cache`` (-1 for none) and ``last_bytes`` describe what the last object call served.
+    """
+
+    frames: Frames
+    pages: PageAllocator
+    slab: SlabAllocator
+    it: Itinerary
+    config: object
+    nr_cpus: cython.int
+    nr_nodes: cython.int
+    nr_zones: cython.int
+    next_unknown: cython.int
+    """Where ``adopt_page`` goes on looking for pages of unknown owners."""
+    exact: cython.bint
+    """Pages that pre-date the trace lie where the recording says (exact dump)."""
+
+    def __init__(self, pages: PageAllocator, slab: SlabAllocator, config: object) -> None:
+        self.pages = pages
+        self.frames = pages.frames
+        self.slab = slab
+        self.it = pages.it
+        self.config = config
+        self.nr_cpus = slab.nr_cpus
+        self.nr_nodes = slab.nr_nodes
+        self.nr_zones = len(pages.zones)
+        self.next_unknown = 0
+        self.exact = False
+
+    # -- objects ----------------------------------------------------------------------------------
+
+    @cython.ccall
+    def kmalloc(
+        self, size: cython.longlong, gfp: cython.longlong, node: cython.int, cpu: cython.int
+    ) -> cython.longlong:
+        """Kernel: kmalloc_node(); node -1 is any."""
+        return self.slab.kmalloc(size, gfp, node, cpu)
+
+    @cython.ccall
+    def kfree(self, addr: cython.longlong, cpu: cython.int) -> cython.void:
+        """Kernel: kfree()."""
+        self.slab.kfree(addr, cpu)
+
+    @cython.ccall
+    def cache_alloc(
+        self, cache: cython.int, gfp: cython.longlong, node: cython.int, cpu: cython.int
+    ) -> cython.longlong:
+        """Kernel: kmem_cache_alloc_node()."""
+        s: KmemCache = self.slab.caches[cache]
+        self.slab.last_cache = cache
+        self.slab.last_bytes = s.size
+        return self.slab.slab_alloc(s, gfp, node, cpu)
+
+    @cython.ccall
+    def cache_free(self, addr: cython.longlong, cpu: cython.int) -> cython.void:
+        """Kernel: kmem_cache_free()."""
+        self.slab.kfree(addr, cpu)
+
+    @cython.ccall
+    def bulk_alloc_one(self, cache: cython.int, gfp: cython.longlong, cpu: cython.int) -> cython.longlong:
+        """One object of a kmem_cache_alloc_bulk()."""
+        s: KmemCache = self.slab.caches[cache]
+        return self.slab.bulk_alloc_one(s, gfp, cpu)
+
+    @cython.ccall
+    def bulk_free(self, addrs: cython.longlong[:], n: cython.int, cpu: cython.int) -> cython.void:
+        """Kernel: kmem_cache_free_bulk(), kfree_bulk()."""
+        self.slab.bulk_free(addrs, n, cpu)
+
+    @property
+    def last_cache(self) -> int:
+        return self.slab.last_cache
+
+    @property
+    def last_bytes(self) -> int:
+        return self.slab.last_bytes
+
+    @property
+    def cache_names(self) -> list:
+        """Names of the caches, by index."""
+        return [cache.name for cache in self.slab.caches]
+
+    @property
+    def nr_caches(self) -> int:
+        return len(self.slab.caches)
+
+    def find_cache(self, name: str) -> int:
+        """Index of the cache of this name or alias, or -1."""
+        return self.slab.find_cache(name)
+
+    # -- pages ------------------------------------------------------------------------------------
+
+    @cython.ccall
+    def page_alloc(
+        self, order: cython.int, gfp: cython.longlong, node: cython.int, cpu: cython.int
+    ) -> cython.int:
+        """Kernel: __alloc_pages(): first pfn, or -1."""
+        pfn: cython.int = self.pages.alloc_pages(gfp, order, node, cpu)
+        self.it.path = self.pages.page_path
+        return pfn
+
+    @cython.ccall
+    def page_free(self, pfn: cython.int, order: cython.int, cpu: cython.int) -> cython.void:
+        """Kernel: __free_pages(): a block, or one aligned piece of one that was split."""
+        self.pages.free_pages(pfn, order, cpu)
+        self.it.path = self.pages.page_path
+
+    # -- what pre-dates the trace -----------------------------------------------------------------
+
+    @cython.ccall
+    def adopt_object(self, addr: cython.longlong, cache: cython.int) -> cython.longlong:
+        """
+        Find, or make, the simulated object for one that was alive when the trace began.
+
+        Parameters
+        ----------
+        addr
+            Recorded physical address, or -1.
+        cache
+            Its cache, or -1 when unknown (kmalloc of unknown size).
+
+        Returns
+        -------
+        Simulated address, or 0 when there is no place for it.
+
+        With an exact starting state the object is where the recording says: if its page is not known as a
+        slab yet, it belongs to a full slab, which dumps do not list (EXACT C 4.8). Otherwise the object is
+        allocated, from the first CPU, at no cost.
+        """
+        s: KmemCache
+        if not self.exact:
+            if cache == NIL:
+                return 0
+            s = self.slab.caches[cache]
+            return self.slab.slab_alloc(s, GFP_KERNEL, NIL, 0)
+        pfn: cython.int = cython.cast(cython.int, addr >> PAGE_SHIFT)
+        if addr < 0 or pfn >= self.frames.nr_frames:
+            return 0
+        if self.frames.slab[pfn] == NIL and cache != NIL:
+            s = self.slab.caches[cache]
+            self.adopt_slab(s, (pfn >> s.order) << s.order)
+        if self.frames.slab[pfn] == NIL or not self.slab.is_live(addr):
+            return 0
+        return addr
+
+    @cython.cfunc
+    def adopt_slab(self, s: KmemCache, pfn: cython.int) -> cython.void:
+        """Pages of an unknown owner turn out to be a full slab, which the dump counted but did not list."""
+        if not self.is_unknown(pfn, 1 << s.order):
+            return
+        zone: Zone = self.pages.zones[self.pages.zone_of(pfn)]
+        self.mark_used(pfn, s.order)
+        self.slab.reveal_slab(s, pfn, s.order, zone.node)
+
+    @cython.ccall
+    def adopt_page(self, pfn: cython.int, order: cython.int) -> cython.int:
+        """
+        Find, or make, the block for pages that were in use when the trace began: first pfn, or -1.
+
+        With an exact state it is the recorded one; otherwise any aligned block of pages whose owner is
+        unknown, and when there is none left, a newly allocated one.
+        """
+        frames: Frames = self.frames
+        p: cython.int
+        size: cython.int = 1 << order
+        if self.exact:
+            if pfn < 0 or pfn + size > frames.nr_frames or not self.is_unknown(pfn, size):
+                return NIL
+            self.mark_used(pfn, order)
+            return pfn
+        p = (self.next_unknown + size - 1) & ~(size - 1)
+        while p + size <= frames.nr_frames:
+            if self.is_unknown(p, size):
+                self.next_unknown = p + size
+                self.mark_used(p, order)
+                return p
+            p += size
+        return self.pages.alloc_pages(GFP_HIGHUSER_MOVABLE, order, NIL, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_unknown(self, pfn: cython.int, size: cython.int) -> cython.bint:
+        """Are all these pages in use by somebody the model does not know?"""
+        p: cython.int
+        for p in range(pfn, pfn + size):
+            if self.frames.mt[p] != UNKNOWN_OWNER or self.frames.kind[p] != 0:
+                return False
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def mark_used(self, pfn: cython.int, order: cython.int) -> cython.void:
+        """Give unknown pages an owner; the type they were asked with is taken to be their pageblock's."""
+        zone: Zone = self.pages.zones[self.pages.zone_of(pfn)]
+        p: cython.int
+        for p in range(pfn, pfn + (1 << order)):
+            self.frames.mt[p] = 0
+        self.frames.kind[pfn] = PAGE_USED
+        self.frames.order[pfn] = order
+        self.frames.mt[pfn] = zone.get_pageblock_migratetype(pfn)
+
+    # -- locks, statistics, rare events -----------------------------------------------------------
+
+    def nr_locks(self) -> int:
+        """Zone locks come first, then the allocator's own."""
+        return self.nr_zones + self.nr_caches * self.nr_nodes
+
+    def lock_name(self, lock: int) -> str:
+        """``zone->lock N0 Normal`` or ``list_lock dentry N0``."""
+        if lock < self.nr_zones:
+            zone = self.pages.zones[lock]
+            return f"zone->lock N{zone.node} {zone.name}"
+        cache, node = divmod(lock - self.nr_zones, self.nr_nodes)
+        return f"list_lock {self.slab.caches[cache].name} N{node}"
+
+    def zone_node(self, zone: int) -> int:
+        return self.pages.zones[zone].node
+
+    def zone_name(self, zone: int) -> str:
+        return self.pages.zones[zone].name
+
+    def take_events(self) -> list:
+        """(kind, arguments) of rare decisions since the last call."""
+        events = self.pages.events
+        self.pages.events = []
+        return events
+
+    def reset_statistics(self) -> None:
+        """Forget every counter; state stays. Called once, when the trace begins."""
+        self.slab.reset_statistics()
+        self.pages.events = []
+        self.pages.alloc_failures = 0
+        for zone in self.pages.zones:
+            for pcp in zone.pcp:
+                pcp.refills = pcp.drains = pcp.hits = pcp.misses = 0
+
+    def validate(self) -> None:
+        """Run every validator; raises ModelError at the first broken invariant."""
+        from memtrace.mm.validate import validate_machine
+
+        validate_machine(self)

@@ -1,0 +1,366 @@
+"""
+What all slab allocators share: caches, their registry and merging, kmalloc's classes (MODEL 5, 6.11).
+
+``SlabAllocator`` is the one standard interface of the book's figure; SLUB is a subclass of it.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import cython
+
+from memtrace.mm.constants import (
+    KMALLOC_MAX_CACHED,
+    MAX_ORDER,
+    NIL,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    SLAB_ACCOUNT,
+    SLAB_CACHE_DMA,
+    SLAB_NOLEAKTRACE,
+    SLAB_RECLAIM_ACCOUNT,
+    SLAB_TYPESAFE_BY_RCU,
+    ZERO_SIZE_PTR,
+)
+from memtrace.mm.gfp import (
+    GFP_BIT_ACCOUNT,
+    GFP_BIT_COMP,
+    GFP_BIT_DMA,
+    GFP_BIT_RECLAIMABLE,
+)
+from memtrace.mm.itinerary import Itinerary
+from memtrace.mm.mmzone import Frames, Zone
+from memtrace.mm.page_alloc import PageAllocator
+from memtrace.mm.paths import (
+    COST_KFREE_NULL,
+    COST_LARGE_KMALLOC,
+    PATH_ALLOC_FAILED,
+    PATH_ALLOC_LARGE,
+    PATH_FREE_LARGE,
+    PATH_FREE_NOTHING,
+)
+
+KMALLOC_SIZES = (0, 96, 192, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+KMALLOC_SUFFIXES = ("", "96", "192", "8", "16", "32", "64", "128", "256", "512", "1k", "2k", "4k", "8k")
+KMALLOC_PREFIXES = ("kmalloc-", "kmalloc-cg-", "kmalloc-rcl-", "dma-kmalloc-")
+_NR_CLASSES = 14
+_NORMAL = 0
+_CGROUP = 1
+_RECLAIM = 2
+_DMA = 3
+
+
+@cython.cclass
+class KmemCache:
+    """
+    One cache (struct kmem_cache), what every allocator needs of it.
+
+    ``size`` is the stride in bytes, ``object_size`` what the creator asked for; ``order`` and ``objects``
+    describe a slab of the preferred order, ``min_*`` one of the smallest. ``merge`` tells whether another
+    cache may become an alias of this one.
+    """
+
+    index: cython.int
+    name: object
+    aliases: list
+    object_size: cython.int
+    size: cython.int
+    align: cython.int
+    inuse: cython.int
+    offset: cython.int
+    flags: cython.longlong
+    allocflags: cython.longlong
+    ctor: cython.bint
+    merge: cython.bint
+    order: cython.int
+    objects: cython.int
+    min_order: cython.int
+    min_objects: cython.int
+    live: cython.longlong
+    """Objects handed out and not yet freed."""
+
+    def __init__(self, index: cython.int, name: str) -> None:
+        self.index = index
+        self.name = name
+        self.aliases = []
+        self.object_size = 0
+        self.size = 0
+        self.align = 8
+        self.inuse = 0
+        self.offset = 0
+        self.flags = 0
+        self.allocflags = 0
+        self.ctor = False
+        self.merge = True
+        self.order = 0
+        self.objects = 0
+        self.min_order = 0
+        self.min_objects = 0
+        self.live = 0
+
+
+def get_order(size: int) -> int:
+    """Smallest order whose block holds ``size`` bytes. Kernel: get_order()."""
+    return max(0, ((size - 1) >> PAGE_SHIFT).bit_length())
+
+
+@cython.cclass
+class SlabAllocator:
+    """
+    The interface generic kernel code sees; subclasses decide where an object comes from.
+
+    Addresses are simulated physical addresses, 0 is NULL. ``last_cache`` (-1: large kmalloc or nothing)
+    and ``last_bytes`` tell what the last call served or freed.
+    """
+
+    pages: PageAllocator
+    frames: Frames
+    it: Itinerary
+    caches: list
+    by_name: dict
+    nr_cpus: cython.int
+    nr_nodes: cython.int
+    memcg: cython.bint
+    last_cache: cython.int
+    last_bytes: cython.longlong
+    kmalloc_class: cython.uchar[:]
+    """Class of (size + 7) // 8 for sizes up to 192 (size_index)."""
+    kmalloc_cache: cython.int[:]
+    """Cache index of type * 14 + class."""
+    bad_frees: cython.longlong
+    """Frees of an address that holds no live object; a correct caller never causes one."""
+
+    def __init__(self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint) -> None:
+        self.pages = pages
+        self.frames = pages.frames
+        self.it = pages.it
+        self.caches = []
+        self.by_name = {}
+        self.nr_cpus = nr_cpus
+        self.nr_nodes = nr_nodes
+        self.memcg = memcg
+        self.last_cache = NIL
+        self.last_bytes = 0
+        self.kmalloc_class = array("B", [_small_class(8 * i) for i in range(25)])
+        self.kmalloc_cache = array("i", [-1]) * (4 * _NR_CLASSES)
+        self.bad_frees = 0
+
+    # -- what subclasses provide ------------------------------------------------------------------
+
+    @cython.ccall
+    def new_cache(self, index: cython.int, name: str) -> KmemCache:
+        """An empty cache of the allocator's own kind."""
+        return KmemCache(index, name)
+
+    @cython.ccall
+    def open_cache(self, s: KmemCache) -> cython.void:
+        """Work out a cache's geometry from its object size, alignment and flags."""
+        raise NotImplementedError
+
+    @cython.ccall
+    def slab_alloc(
+        self, s: KmemCache, gfp: cython.longlong, node: cython.int, cpu: cython.int
+    ) -> cython.longlong:
+        """One object, or 0."""
+        raise NotImplementedError
+
+    @cython.ccall
+    def slab_free(self, slab: cython.int, addr: cython.longlong, cpu: cython.int) -> cython.void:
+        """Free one object that lies in a slab."""
+        raise NotImplementedError
+
+    @cython.ccall
+    def bulk_alloc_one(self, s: KmemCache, gfp: cython.longlong, cpu: cython.int) -> cython.longlong:
+        """One object of a kmem_cache_alloc_bulk(), or 0."""
+        raise NotImplementedError
+
+    @cython.ccall
+    def bulk_free(self, addrs: cython.longlong[:], n: cython.int, cpu: cython.int) -> cython.void:
+        """Kernel: kmem_cache_free_bulk(): free ``addrs[:n]``."""
+        raise NotImplementedError
+
+    @cython.ccall
+    def is_live(self, addr: cython.longlong) -> cython.bint:
+        """Does an object that was handed out begin at this address?"""
+        raise NotImplementedError
+
+    @cython.ccall
+    def reveal_slab(self, s: KmemCache, pfn: cython.int, order: cython.int, node: cython.int) -> cython.void:
+        """Register a full slab that the starting state counted but could not place."""
+        raise NotImplementedError
+
+    def reset_statistics(self) -> None:
+        """Zero every counter of every cache."""
+        raise NotImplementedError
+
+    # -- caches -----------------------------------------------------------------------------------
+
+    @cython.ccall
+    def find_cache(self, name: str) -> cython.int:
+        """Index of the cache of this name or alias, or -1."""
+        return self.by_name.get(name, NIL)
+
+    def create_cache(
+        self, name: str, object_size: int, align: int = 8, flags: int = 0, ctor: bool = False,
+        merge: bool = True, size: int = 0, order: int = -1,
+    ) -> int:
+        """
+        Kernel: kmem_cache_create(): index of a new cache, or of the one it was merged into.
+
+        Parameters
+        ----------
+        object_size
+            Bytes asked for.
+        size
+            Stride in bytes when it is known from a recording; 0 works it out (MODEL 6.2).
+        order
+            Order of a slab when it is known from a snapshot; -1 works it out (MODEL 6.3).
+        """
+        index = self.by_name.get(name, NIL)
+        if index != NIL:
+            return index
+        s = self.new_cache(len(self.caches), name)
+        s.object_size = object_size
+        s.align = max(8, align)
+        s.flags = flags
+        s.ctor = ctor
+        s.size = size
+        s.order = order
+        s.merge = merge and not ctor and not flags & (SLAB_TYPESAFE_BY_RCU | SLAB_NOLEAKTRACE)
+        self.open_cache(s)
+        if s.merge and size == 0:
+            twin = self.find_mergeable(s)
+            if twin is not None:
+                twin.aliases.append(name)
+                twin.object_size = max(twin.object_size, object_size)
+                twin.inuse = max(twin.inuse, (object_size + 7) & ~7)
+                self.by_name[name] = twin.index
+                return twin.index
+        self.caches.append(s)
+        self.by_name[name] = s.index
+        return s.index
+
+    def find_mergeable(self, s: KmemCache) -> KmemCache | None:
+        """Kernel: find_mergeable(): the oldest cache that can serve ``s`` too (MODEL 6.11)."""
+        same = SLAB_RECLAIM_ACCOUNT | SLAB_CACHE_DMA | SLAB_ACCOUNT
+        for other in self.caches:
+            if not other.merge or s.size > other.size or (other.flags ^ s.flags) & same:
+                continue
+            if other.size % s.align or other.size - s.size >= 8:
+                continue
+            return other
+        return None
+
+    def create_kmalloc_caches(self) -> None:
+        """Kernel: create_kmalloc_caches(): the classes of MODEL 5.1, every type of 5.2."""
+        for kind, prefix in enumerate(KMALLOC_PREFIXES):
+            if kind == _CGROUP and not self.memcg:
+                continue
+            flags = {_RECLAIM: SLAB_RECLAIM_ACCOUNT, _DMA: SLAB_CACHE_DMA, _CGROUP: SLAB_ACCOUNT}.get(kind, 0)
+            for number in range(1, _NR_CLASSES):
+                size = KMALLOC_SIZES[number]
+                align = size if size & (size - 1) == 0 else 8
+                self.kmalloc_cache[kind * _NR_CLASSES + number] = self.create_cache(
+                    prefix + KMALLOC_SUFFIXES[number], size, align, flags, merge=kind != _NORMAL or not self.memcg
+                )
+        if not self.memcg:
+            self.kmalloc_cache[_CGROUP * _NR_CLASSES : _RECLAIM * _NR_CLASSES] = self.kmalloc_cache[0:_NR_CLASSES]
+
+    # -- kmalloc ----------------------------------------------------------------------------------
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def kmalloc_slab(self, size: cython.longlong, gfp: cython.longlong) -> cython.int:
+        """Kernel: kmalloc_slab(): cache index for a size of 1..8192 bytes (MODEL 5.1, 5.2)."""
+        kind: cython.int = _NORMAL
+        number: cython.int
+        if gfp & (GFP_BIT_DMA | GFP_BIT_RECLAIMABLE | GFP_BIT_ACCOUNT):
+            if gfp & GFP_BIT_DMA:
+                kind = _DMA
+            elif gfp & GFP_BIT_RECLAIMABLE:
+                kind = _RECLAIM
+            else:
+                kind = _CGROUP
+        if size <= 192:
+            number = self.kmalloc_class[(size + 7) >> 3]
+        else:
+            number = 8
+            while (1 << number) < size:
+                number += 1
+        return self.kmalloc_cache[kind * _NR_CLASSES + number]
+
+    @cython.ccall
+    def kmalloc(
+        self, size: cython.longlong, gfp: cython.longlong, node: cython.int, cpu: cython.int
+    ) -> cython.longlong:
+        """Kernel: kmalloc_node(): address, ZERO_SIZE_PTR for size 0, or 0 when memory is short."""
+        if size == 0:
+            self.last_cache = NIL
+            self.last_bytes = 0
+            self.it.path = PATH_FREE_NOTHING
+            self.it.step(COST_KFREE_NULL, 1)
+            return ZERO_SIZE_PTR
+        if size > KMALLOC_MAX_CACHED:
+            return self.kmalloc_large(size, gfp, node, cpu)
+        index: cython.int = self.kmalloc_slab(size, gfp)
+        s: KmemCache = self.caches[index]
+        self.last_cache = index
+        self.last_bytes = s.size
+        return self.slab_alloc(s, gfp, node, cpu)
+
+    @cython.cfunc
+    def kmalloc_large(
+        self, size: cython.longlong, gfp: cython.longlong, node: cython.int, cpu: cython.int
+    ) -> cython.longlong:
+        """Kernel: kmalloc_large_node(): whole pages (MODEL 5.3)."""
+        order: cython.int = 0
+        while (cython.cast(cython.longlong, PAGE_SIZE) << order) < size and order <= MAX_ORDER:
+            order += 1
+        self.last_cache = NIL
+        self.last_bytes = cython.cast(cython.longlong, PAGE_SIZE) << order
+        pfn: cython.int = self.pages.alloc_pages(gfp | GFP_BIT_COMP, order, node, cpu)
+        if pfn == NIL:
+            self.it.path = PATH_ALLOC_FAILED
+            return 0
+        self.it.path = PATH_ALLOC_LARGE
+        self.it.step(COST_LARGE_KMALLOC, 1)
+        return cython.cast(cython.longlong, pfn) << PAGE_SHIFT
+
+    @cython.ccall
+    def kfree(self, addr: cython.longlong, cpu: cython.int) -> cython.void:
+        """Kernel: kfree(), and kmem_cache_free(): NULL and ZERO_SIZE_PTR are no-ops."""
+        pfn: cython.int = cython.cast(cython.int, addr >> PAGE_SHIFT)
+        if addr <= ZERO_SIZE_PTR:
+            self.last_cache = NIL
+            self.last_bytes = 0
+            self.it.path = PATH_FREE_NOTHING
+            self.it.step(COST_KFREE_NULL, 1)
+            return
+        slab: cython.int = self.frames.slab[pfn]
+        if slab >= 0:
+            self.slab_free(slab, addr, cpu)
+            return
+        order: cython.int = self.frames.order[pfn]
+        self.last_cache = NIL
+        self.last_bytes = cython.cast(cython.longlong, PAGE_SIZE) << order
+        self.pages.free_pages(pfn, order, cpu)
+        self.it.path = PATH_FREE_LARGE
+        self.it.step(COST_LARGE_KMALLOC, 1)
+
+    @cython.cfunc
+    def account_slab_pages(self, pfn: cython.int, pages: cython.int) -> cython.void:
+        """Keep the zone's count of slab pages (NR_SLAB_*)."""
+        zone: Zone = self.pages.zones[self.pages.zone_of(pfn)]
+        zone.slab_pages += pages
+
+
+def _small_class(size: int) -> int:
+    """Class number of a size up to 192 (MODEL 5.1)."""
+    if size <= 8:
+        return 3
+    if 64 < size <= 96:
+        return 1
+    if 128 < size <= 192:
+        return 2
+    return max(3, (size - 1).bit_length())

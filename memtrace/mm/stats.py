@@ -1,0 +1,97 @@
+"""Names of the model's counters and sampled fields, in the order in which arrays hold them."""
+
+from __future__ import annotations
+
+# /sys/kernel/slab/<cache>/<name>, CONFIG_SLUB_STATS, 6.1 (MODEL 6.14).
+SLUB_STATS = (
+    "alloc_fastpath",
+    "alloc_slowpath",
+    "free_fastpath",
+    "free_slowpath",
+    "free_frozen",
+    "free_add_partial",
+    "free_remove_partial",
+    "alloc_from_partial",
+    "alloc_slab",
+    "alloc_refill",
+    "alloc_node_mismatch",
+    "free_slab",
+    "cpuslab_flush",
+    "deactivate_full",
+    "deactivate_empty",
+    "deactivate_to_head",
+    "deactivate_to_tail",
+    "deactivate_remote_frees",
+    "deactivate_bypass",
+    "order_fallback",
+    "cmpxchg_double_cpu_fail",
+    "cmpxchg_double_fail",
+    "cpu_partial_alloc",
+    "cpu_partial_free",
+    "cpu_partial_node",
+    "cpu_partial_drain",
+)
+NR_SLUB_STATS = 26
+ALLOC_FASTPATH = 0
+ALLOC_SLOWPATH = 1
+FREE_FASTPATH = 2
+FREE_SLOWPATH = 3
+FREE_FROZEN = 4
+FREE_ADD_PARTIAL = 5
+FREE_REMOVE_PARTIAL = 6
+ALLOC_FROM_PARTIAL = 7
+ALLOC_SLAB = 8
+ALLOC_REFILL = 9
+ALLOC_NODE_MISMATCH = 10
+FREE_SLAB = 11
+CPUSLAB_FLUSH = 12
+DEACTIVATE_FULL = 13
+DEACTIVATE_EMPTY = 14
+DEACTIVATE_TO_HEAD = 15
+DEACTIVATE_TO_TAIL = 16
+DEACTIVATE_REMOTE_FREES = 17
+DEACTIVATE_BYPASS = 18
+ORDER_FALLBACK = 19
+CPU_PARTIAL_ALLOC = 22
+CPU_PARTIAL_FREE = 23
+CPU_PARTIAL_NODE = 24
+CPU_PARTIAL_DRAIN = 25
+
+MIGRATETYPES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
+
+CACHE_FIELDS = (
+    "object_size",
+    "size",
+    "objperslab",
+    "pagesperslab",
+    "active_objs",
+    "num_objs",
+    "num_slabs",
+    "nr_partial",
+    "cpu_slabs",
+)
+ZONE_FIELDS = (
+    "free_pages",
+    "pcp_pages",
+    "slab_pages",
+    "min",
+    "low",
+    "high",
+    "present",
+    "managed",
+    "spanned",
+    "start_pfn",
+    "boost",
+)
+PCP_FIELDS = ("zone_index", "cpu", "count", "high", "batch", "refills", "drains", "hits", "misses")
+PAGEBLOCK_MAP_FIELDS = (
+    "zone_index",
+    "start_pfn",
+    "pages",
+    "free",
+    "pcp",
+    "slab",
+    "movable",
+    "unmovable",
+    "reclaimable",
+)

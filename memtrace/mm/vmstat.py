@@ -1,0 +1,243 @@
+"""What a sample reads: the model's state as rows of int64, in the order ``mm/stats.py`` names them."""
+
+from __future__ import annotations
+
+import cython
+
+from memtrace.mm.constants import (
+    MIGRATE_MOVABLE,
+    MIGRATE_RECLAIMABLE,
+    MIGRATE_TYPES,
+    NIL,
+    NR_ORDERS,
+    PAGE_BUDDY,
+    PAGE_PCP,
+    PAGE_TAIL,
+    PAGE_USED,
+    UNKNOWN_OWNER,
+)
+from memtrace.mm.machine import Machine
+from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
+from memtrace.mm.slub import Slub, SlubCache
+from memtrace.mm.stats import NR_SLUB_STATS
+
+
+@cython.cclass
+class VmStat:
+    """
+    Reads a machine into buffers that the caller owns.
+
+    Each method fills ``buf`` (int64, row after row) and returns the number of rows; the caller makes it
+    large enough: ``rows_*`` say how many rows there can be.
+    """
+
+    machine: Machine
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    @cython.ccall
+    def caches(self, buf: cython.longlong[:]) -> cython.int:
+        """CACHE_FIELDS of every cache, by index. active_objs is what /proc/slabinfo prints (MODEL 4.6)."""
+        slub: Slub = self.machine.slab
+        s: SlubCache
+        at: cython.int = 0
+        node: cython.int
+        cpu: cython.int
+        for s in slub.caches:
+            slabs: cython.longlong = 0
+            total: cython.longlong = 0
+            idle: cython.longlong = 0
+            partial: cython.longlong = 0
+            held: cython.longlong = 0
+            for node in range(slub.nr_nodes):
+                slabs += s.nr_slabs[node]
+                total += s.total_objects[node]
+                idle += s.partial_free[node]
+                partial += s.nr_partial[node]
+            for cpu in range(slub.nr_cpus):
+                if s.c_slab[cpu] != NIL:
+                    held += 1
+                if s.c_partial[cpu] != NIL:
+                    held += slub.sl_slabs[s.c_partial[cpu]]
+            buf[at] = s.object_size
+            buf[at + 1] = s.size
+            buf[at + 2] = s.objects
+            buf[at + 3] = 1 << s.order
+            buf[at + 4] = total - idle
+            buf[at + 5] = total
+            buf[at + 6] = slabs
+            buf[at + 7] = partial
+            buf[at + 8] = held
+            at += 9
+        return len(slub.caches)
+
+    @cython.ccall
+    def cpu_caches(self, buf: cython.longlong[:]) -> cython.int:
+        """(cpu, cache, SLUB_STATS...) of every pair that was ever used."""
+        slub: Slub = self.machine.slab
+        s: SlubCache
+        at: cython.int = 0
+        rows: cython.int = 0
+        cpu: cython.int
+        i: cython.int
+        for s in slub.caches:
+            for cpu in range(slub.nr_cpus):
+                first: cython.int = cpu * NR_SLUB_STATS
+                used: cython.longlong = 0
+                for i in range(NR_SLUB_STATS):
+                    used |= s.stat[first + i]
+                if used == 0:
+                    continue
+                buf[at] = cpu
+                buf[at + 1] = s.index
+                for i in range(NR_SLUB_STATS):
+                    buf[at + 2 + i] = s.stat[first + i]
+                at += 2 + NR_SLUB_STATS
+                rows += 1
+        return rows
+
+    @cython.ccall
+    def buddy(self, buf: cython.longlong[:]) -> cython.int:
+        """(zone index, order, migratetype, blocks) for every order and type of every zone."""
+        zone: Zone
+        at: cython.int = 0
+        order: cython.int
+        mt: cython.int
+        for zone in self.machine.pages.zones:
+            for order in range(NR_ORDERS):
+                for mt in range(MIGRATE_TYPES):
+                    buf[at] = zone.index
+                    buf[at + 1] = order
+                    buf[at + 2] = mt
+                    buf[at + 3] = zone.nr_free_mt[order * MIGRATE_TYPES + mt]
+                    at += 4
+        return at // 4
+
+    @cython.ccall
+    def zones(self, buf: cython.longlong[:]) -> cython.int:
+        """ZONE_FIELDS of every zone."""
+        zone: Zone
+        pcp: PerCpuPages
+        at: cython.int = 0
+        for zone in self.machine.pages.zones:
+            parked: cython.longlong = 0
+            for pcp in zone.pcp:
+                parked += pcp.count
+            buf[at] = zone.free_pages
+            buf[at + 1] = parked
+            buf[at + 2] = zone.slab_pages
+            buf[at + 3] = zone.watermark_min
+            buf[at + 4] = zone.watermark_low
+            buf[at + 5] = zone.watermark_high
+            buf[at + 6] = zone.present
+            buf[at + 7] = zone.managed
+            buf[at + 8] = zone.spanned
+            buf[at + 9] = zone.start_pfn
+            buf[at + 10] = zone.boost
+            at += 11
+        return at // 11
+
+    @cython.ccall
+    def pcp(self, buf: cython.longlong[:]) -> cython.int:
+        """PCP_FIELDS of every CPU's lists of every zone."""
+        zone: Zone
+        pcp: PerCpuPages
+        at: cython.int = 0
+        cpu: cython.int
+        for zone in self.machine.pages.zones:
+            for cpu in range(self.machine.nr_cpus):
+                pcp = zone.pcp[cpu]
+                buf[at] = zone.index
+                buf[at + 1] = cpu
+                buf[at + 2] = pcp.count
+                buf[at + 3] = pcp.high
+                buf[at + 4] = pcp.batch
+                buf[at + 5] = pcp.refills
+                buf[at + 6] = pcp.drains
+                buf[at + 7] = pcp.hits
+                buf[at + 8] = pcp.misses
+                at += 9
+        return at // 9
+
+    @cython.ccall
+    def pageblock_types(self, buf: cython.longlong[:]) -> cython.int:
+        """(zone index, migratetype, pageblocks) for every type of every zone."""
+        zone: Zone
+        at: cython.int = 0
+        mt: cython.int
+        i: cython.int
+        for zone in self.machine.pages.zones:
+            for mt in range(MIGRATE_TYPES):
+                blocks: cython.longlong = 0
+                for i in range(zone.nr_pageblocks):
+                    if zone.pageblock_type[i] == mt:
+                        blocks += 1
+                buf[at] = zone.index
+                buf[at + 1] = mt
+                buf[at + 2] = blocks
+                at += 3
+        return at // 3
+
+    @cython.ccall
+    def pageblock_map(self, buf: cython.longlong[:], bins: cython.int) -> cython.int:
+        """PAGEBLOCK_MAP_FIELDS of runs of pageblocks, at most ``bins`` a zone; pages by what is in them."""
+        frames: Frames = self.machine.frames
+        zone: Zone
+        rows: cython.int = 0
+        for zone in self.machine.pages.zones:
+            blocks: cython.int = (zone.nr_pageblocks + bins - 1) // bins
+            first: cython.int = 0
+            while first < zone.nr_pageblocks:
+                start: cython.int = max(zone.start_pfn, (zone.pageblock0 + first) << zone.pageblock_order)
+                end: cython.int = min(
+                    zone.end_pfn, (zone.pageblock0 + first + blocks) << zone.pageblock_order
+                )
+                self.map_range(frames, zone, start, end, buf, 9 * rows)
+                rows += 1
+                first += blocks
+        return rows
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def map_range(
+        self, frames: Frames, zone: Zone, start: cython.int, end: cython.int, buf: cython.longlong[:],
+        at: cython.int,
+    ) -> cython.void:
+        """One row of the map: pages of [start, end) by what they hold; the rest is not managed memory."""
+        pfn: cython.int = start
+        i: cython.int
+        for i in range(9):
+            buf[at + i] = 0
+        buf[at] = zone.index
+        buf[at + 1] = start
+        buf[at + 2] = end - start
+        while pfn < end:
+            kind: cython.int = frames.kind[pfn]
+            size: cython.int = 1
+            column: cython.int = 0
+            if frames.slab[pfn] != NIL:
+                column = 5
+            elif kind == PAGE_TAIL:
+                if frames.mt[pfn] == UNKNOWN_OWNER:
+                    column = self.column_of(zone.get_pageblock_migratetype(pfn))
+            else:
+                size = min(1 << frames.order[pfn], end - pfn)
+                if kind == PAGE_BUDDY:
+                    column = 3
+                elif kind == PAGE_PCP:
+                    column = 4
+                elif kind == PAGE_USED:
+                    column = self.column_of(frames.mt[pfn])
+            if column:
+                buf[at + column] += size
+            pfn += size
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def column_of(self, mt: cython.int) -> cython.int:
+        if mt == MIGRATE_MOVABLE:
+            return 6
+        if mt == MIGRATE_RECLAIMABLE:
+            return 8
+        return 7
