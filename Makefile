@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The bundled real trace, and the snapshot taken when its recording began.
+TRACE := traces/build-and-serve-6.18.parquet
+START := traces/build-and-serve-6.18/start
 RUN := reports/first-replay
 COMPILED := $(shell grep -rlx --include='*.py' 'import cython' memtrace)
 
