@@ -22,6 +22,7 @@ class Decider:
     it: Itinerary
     cache: cython.int
     site: cython.int
+    requests: object
     n: cython.int
     """Requests in the chunk that is loaded."""
     row: cython.longlong[:]
@@ -34,6 +35,7 @@ class Decider:
         self.it = Itinerary()
         self.cache = -1
         self.site = -1
+        self.requests = None
         self.n = 0
         self.last_ts_ns = 0
 
@@ -53,6 +55,7 @@ class Decider:
                 raise ModelError(f"a request at {requests.ts_ns[late[0]]} ns follows a later one",
                                  int(requests.row[late[0]]), int(requests.ts_ns[late[0]]))
             self.last_ts_ns = int(requests.ts_ns[n - 1])
+        self.requests = requests
         self.n = n
         # A plain memoryview gives Python ints when interpreted, and a typed one when compiled.
         self.row = memoryview(requests.row)

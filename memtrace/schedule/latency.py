@@ -156,7 +156,7 @@ class LatencyTable:
             "max_ns": words[:, 3],
         }
         bounds = bucket_bounds()
-        middles = bounds + (np.diff(bounds, append=bounds[-1]) - 1).clip(0) // 2
+        middles = bounds + (np.diff(bounds, append=bounds[NR_BUCKETS - 1]) - 1).clip(0) // 2
         counts = words[:, SUMS:]
         upto = counts.cumsum(axis=1)
         for name, rank in PERCENTILES:

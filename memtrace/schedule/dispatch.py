@@ -1,0 +1,464 @@
+"""
+Requests become calls of the model, and what the calls return is remembered by handle.
+
+A request names the object that it frees by the handle that its allocation was given; here stands where the
+model put that object, whatever the recorded address was.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import cython
+import numpy as np
+
+from memtrace.errors import ModelError
+from memtrace.mm.itinerary import Itinerary
+from memtrace.mm.machine import Machine
+from memtrace.mm.page_alloc import PageAllocator
+from memtrace.mm.paths import COST_KFREE_NULL, PATH_ALLOC_FAST, PATH_FREE_FAST, PATH_FREE_NOTHING
+from memtrace.mm.slab_common import SlabAllocator
+from memtrace.schedule.callsites import CallSiteTable
+from memtrace.schedule.decider import Decider
+from memtrace.trace.requests import (
+    FLAG_LAST,
+    RQ_BULK_ALLOC,
+    RQ_BULK_FREE,
+    RQ_CACHE_ALLOC,
+    RQ_CACHE_FREE,
+    RQ_KFREE,
+    RQ_KFREE_NULL,
+    RQ_KMALLOC,
+    RQ_PAGE_ALLOC,
+    RQ_PAGE_FREE,
+    Requests,
+)
+
+OBJECT_WORDS = 4  # address, bytes asked for, bytes given, call-site row << 16 | cpu
+PAGE_WORDS = 2  # first pfn, order
+PAGE_SHIFT = 12
+NR_OPS = 11
+NONE = -1
+
+OBJECT_OPS = (RQ_KMALLOC, RQ_KFREE, RQ_CACHE_ALLOC, RQ_CACHE_FREE, RQ_BULK_ALLOC, RQ_BULK_FREE)
+PAGE_OPS = (RQ_PAGE_ALLOC, RQ_PAGE_FREE)
+CACHE_OPS = (RQ_CACHE_ALLOC, RQ_BULK_ALLOC)
+FAILURE_FIELDS = ("t_ns", "row", "cpu", "op", "order", "gfp", "size", "cache")
+
+
+@cython.cclass
+class BulkArray:
+    """Objects of a bulk free that is not complete yet."""
+
+    addrs: cython.longlong[:]
+    n: cython.int
+    size: cython.int
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.size = 64
+        self.addrs = array("q", [0]) * 64
+
+    @cython.cfunc
+    def add(self, addr: cython.longlong) -> cython.void:
+        i: cython.int
+        old: cython.longlong[:] = self.addrs
+        if self.n == self.size:
+            self.size *= 2
+            self.addrs = array("q", [0]) * self.size
+            for i in range(self.n):
+                self.addrs[i] = old[i]
+        self.addrs[self.n] = addr
+        self.n += 1
+
+
+@cython.cclass
+class Dispatcher(Decider):
+    """
+    Executes requests on a machine.
+
+    Parameters
+    ----------
+    machine
+        The model.
+    cache_map
+        By index into ``Census.caches``: the machine's cache.
+    """
+
+    machine: Machine
+    slab: SlabAllocator
+    pages: PageAllocator
+    sites: CallSiteTable
+    cache_map: cython.int[:]
+    nr_mapped: cython.int
+    flags: cython.uchar[:]
+    node: cython.short[:]
+    handle: cython.int[:]
+    rq_cache: cython.int[:]
+    rq_site: cython.int[:]
+    gfp: cython.longlong[:]
+    size: cython.longlong[:]
+    addr: cython.longlong[:]
+    objects: cython.longlong[:]
+    """By object handle * OBJECT_WORDS; address 0 where the model has no object."""
+    nr_objects: cython.int
+    blocks: cython.longlong[:]
+    """By page handle * PAGE_WORDS; pfn -1 where the model has no block."""
+    nr_blocks: cython.int
+    live: cython.longlong[:]
+    """By 2 * cache: bytes asked for and bytes given of the objects that are alive."""
+    nr_caches: cython.int
+    bulk: list
+    failures: list
+    """``FAILURE_FIELDS`` of allocations that the model could not serve, since they were last taken."""
+    events: list
+    """(t_ns, row, cpu, kind, arguments) of the model's rare decisions, since they were last taken."""
+    objects_compared: cython.longlong
+    objects_same: cython.longlong
+    pages_compared: cython.longlong
+    pages_same: cython.longlong
+    start_placed: cython.longlong
+    start_unplaced: cython.longlong
+    start_pages_placed: cython.longlong
+    start_pages_unplaced: cython.longlong
+    alloc_failures: cython.longlong
+    page_failures: cython.longlong
+    frees_of_nothing: cython.longlong
+    open_bulk: cython.longlong
+
+    def __init__(self, machine: Machine, cache_map: np.ndarray) -> None:
+        Decider.__init__(self)
+        self.machine = machine
+        self.slab = machine.slab
+        self.pages = machine.pages
+        self.it = machine.it
+        self.sites = CallSiteTable()
+        if len(cache_map) and int(np.min(cache_map)) < 0:
+            raise ModelError(f"trace cache {int(np.argmin(cache_map))} has no cache in the machine")
+        self.cache_map = array("i", np.asarray(cache_map, np.int32).tolist())
+        self.nr_mapped = len(cache_map)
+        self.objects = array("q")
+        self.nr_objects = 0
+        self.blocks = array("q")
+        self.nr_blocks = 0
+        self.live = array("q")
+        self.nr_caches = 0
+        self.bulk = [BulkArray() for _ in range(machine.nr_cpus)]
+        self.failures = []
+        self.events = []
+        self.objects_compared = 0
+        self.objects_same = 0
+        self.pages_compared = 0
+        self.pages_same = 0
+        self.start_placed = 0
+        self.start_unplaced = 0
+        self.start_pages_placed = 0
+        self.start_pages_unplaced = 0
+        self.alloc_failures = 0
+        self.page_failures = 0
+        self.frees_of_nothing = 0
+        self.open_bulk = 0
+        self.see_caches(max(1, len(machine.slab.caches)))
+
+    def load(self, requests: Requests) -> None:
+        """
+        Take the next chunk of requests.
+
+        Raises
+        ------
+        ModelError
+            When a request is not well-formed: compiled code does not look twice.
+        """
+        Decider.load(self, requests)
+        op = requests.op
+        if len(requests):
+            _expect(requests, "operation", op, 0, NR_OPS - 1)
+            _expect(requests, "CPU", requests.cpu, 0, self.machine.nr_cpus - 1)
+            _expect(requests, "node", requests.node, -1, self.machine.nr_nodes - 1)
+            _expect(requests, "handle", requests.handle, -1, 2**30)
+            _expect(requests, "trace cache", np.where(np.isin(op, CACHE_OPS), requests.cache, 0), 0,
+                    max(0, self.nr_mapped - 1))
+            self.make_handles(int(np.max(requests.handle, where=np.isin(op, OBJECT_OPS), initial=-1)) + 1,
+                              int(np.max(requests.handle, where=np.isin(op, PAGE_OPS), initial=-1)) + 1)
+        self.flags = memoryview(requests.flags)
+        self.node = memoryview(requests.node)
+        self.handle = memoryview(requests.handle)
+        self.rq_cache = memoryview(requests.cache)
+        self.rq_site = memoryview(requests.site)
+        self.gfp = memoryview(requests.gfp)
+        self.size = memoryview(requests.size)
+        self.addr = memoryview(requests.addr)
+
+    def make_handles(self, nr_objects: int, nr_blocks: int) -> None:
+        """See that the tables have room for this many handles."""
+        if nr_objects > self.nr_objects:
+            self.objects = _longer(self.objects, self.nr_objects * OBJECT_WORDS, nr_objects * OBJECT_WORDS, 0)
+            self.nr_objects = len(self.objects) // OBJECT_WORDS
+        if nr_blocks > self.nr_blocks:
+            self.blocks = _longer(self.blocks, self.nr_blocks * PAGE_WORDS, nr_blocks * PAGE_WORDS, NONE)
+            self.nr_blocks = len(self.blocks) // PAGE_WORDS
+
+    def see_caches(self, nr_caches: int) -> None:
+        """See that the sums by cache have room for this many."""
+        self.live = _longer(self.live, 2 * self.nr_caches, 2 * nr_caches, 0)
+        self.nr_caches = len(self.live) // 2
+
+    # -- before the first request -----------------------------------------------------------------
+
+    def create_start_objects(self, start_addr: np.ndarray, start_cache: np.ndarray, start_pfn: np.ndarray,
+                             start_order: np.ndarray) -> None:
+        """
+        Give objects and page blocks that pre-date the trace their place in the model, at no cost in time.
+
+        Parameters
+        ----------
+        start_addr, start_cache
+            As in ``Census``: object i gets handle i.
+        start_pfn, start_order
+            As in ``Census``: block i gets page handle i.
+        """
+        self.make_handles(len(start_addr), len(start_pfn))
+        for i, (addr, cache) in enumerate(zip(start_addr.tolist(), start_cache.tolist(), strict=True)):
+            self.adopt_object(i, addr, self.cache_map[cache] if cache >= 0 else NONE)
+        for i, (pfn, order) in enumerate(zip(start_pfn.tolist(), start_order.tolist(), strict=True)):
+            found = self.machine.adopt_page(pfn, order)
+            self.blocks[i * PAGE_WORDS] = found
+            self.blocks[i * PAGE_WORDS + 1] = order
+            if found < 0:
+                self.start_pages_unplaced += 1
+            else:
+                self.start_pages_placed += 1
+        self.pages.events.clear()
+        self.it.reset()
+
+    @cython.ccall
+    def adopt_object(self, handle: cython.int, addr: cython.longlong, cache: cython.int) -> cython.void:
+        """Give one object its place; what it asked for is not known, so it is taken to waste nothing."""
+        site: cython.int
+        at: cython.longlong = handle * cython.cast(cython.longlong, OBJECT_WORDS)
+        found: cython.longlong = self.machine.adopt_object(addr, cache)
+        self.objects[at] = found
+        if found == 0:
+            self.start_unplaced += 1
+            return
+        self.start_placed += 1
+        site = self.sites.find(NONE, self.slab.last_cache)
+        self.sites.existed(site, self.slab.last_bytes)
+        self.objects[at + 1] = self.slab.last_bytes
+        self.objects[at + 2] = self.slab.last_bytes
+        self.objects[at + 3] = cython.cast(cython.longlong, site) << 16
+        self.enliven(self.slab.last_cache, self.slab.last_bytes, self.slab.last_bytes)
+
+    # -- one request ------------------------------------------------------------------------------
+
+    @cython.ccall
+    def decide(self, i: cython.int) -> cython.int:
+        """Execute request i of the loaded chunk; the path it took."""
+        op: cython.int = self.op[i]
+        it: Itinerary = self.it
+        it.reset()
+        self.cache = NONE
+        self.site = NONE
+        if op == RQ_KMALLOC or op == RQ_CACHE_ALLOC or op == RQ_BULK_ALLOC:
+            self.object_alloc(i, op)
+        elif op == RQ_KFREE or op == RQ_CACHE_FREE or op == RQ_BULK_FREE:
+            self.object_free(i, op)
+        elif op == RQ_PAGE_ALLOC:
+            self.page_alloc(i)
+        elif op == RQ_PAGE_FREE:
+            self.page_free(i)
+        elif op == RQ_KFREE_NULL:
+            it.path = PATH_FREE_NOTHING
+            it.step(COST_KFREE_NULL, 0)
+        if self.pages.events:
+            self.note_events(i)
+        return it.path
+
+    @cython.ccall
+    def waited(self, site: cython.int, wait_ns: cython.longlong) -> cython.void:
+        """Be told that an operation of ``site`` waited for locks."""
+        if site >= 0:
+            self.sites.waited(site, wait_ns)
+
+    @cython.cfunc
+    def object_alloc(self, i: cython.int, op: cython.int) -> cython.int:
+        cpu: cython.int = self.cpu[i]
+        addr: cython.longlong
+        site: cython.int
+        bytes_req: cython.longlong = self.size[i]
+        bytes_alloc: cython.longlong
+        at: cython.longlong = self.handle[i] * cython.cast(cython.longlong, OBJECT_WORDS)
+        if op == RQ_KMALLOC:
+            addr = self.machine.kmalloc(bytes_req, self.gfp[i], self.node[i], cpu)
+        elif op == RQ_CACHE_ALLOC:
+            addr = self.machine.cache_alloc(self.cache_map[self.rq_cache[i]], self.gfp[i], self.node[i], cpu)
+        else:
+            addr = self.machine.bulk_alloc_one(self.cache_map[self.rq_cache[i]], self.gfp[i], cpu)
+        self.cache = self.slab.last_cache
+        bytes_alloc = self.slab.last_bytes
+        if bytes_req <= 0:
+            # The event names no size: the cache's objects are as large as they are.
+            bytes_req = bytes_alloc
+        site = self.sites.find(self.rq_site[i], self.cache)
+        self.site = site
+        if addr == 0:
+            self.alloc_failures += 1
+            self.note_failure(i, NONE)
+            if at >= 0:
+                self.objects[at] = 0
+            return 0
+        self.sites.allocated(site, bytes_req, bytes_alloc, self.it.path != PATH_ALLOC_FAST)
+        self.enliven(self.cache, bytes_req, bytes_alloc)
+        if self.addr[i] >= 0:
+            self.objects_compared += 1
+            if self.addr[i] == addr:
+                self.objects_same += 1
+        if at >= 0:
+            self.objects[at] = addr
+            self.objects[at + 1] = bytes_req
+            self.objects[at + 2] = bytes_alloc
+            self.objects[at + 3] = (cython.cast(cython.longlong, site) << 16) | cpu
+        return 0
+
+    @cython.cfunc
+    def object_free(self, i: cython.int, op: cython.int) -> cython.int:
+        cpu: cython.int = self.cpu[i]
+        addr: cython.longlong = 0
+        site: cython.int = NONE
+        at: cython.longlong = self.handle[i] * cython.cast(cython.longlong, OBJECT_WORDS)
+        bulk: BulkArray
+        if at >= 0:
+            addr = self.objects[at]
+            self.objects[at] = 0
+        if addr == 0:
+            self.frees_of_nothing += 1
+        else:
+            site = self.objects[at + 3] >> 16
+            self.cache = self.sites.cache_of(site)
+            self.site = site
+            self.enliven(self.cache, -self.objects[at + 1], -self.objects[at + 2])
+        if op == RQ_BULK_FREE:
+            bulk = self.bulk[cpu]
+            if addr != 0:
+                bulk.add(addr)
+            if self.flags[i] & FLAG_LAST and bulk.n > 0:
+                self.machine.bulk_free(bulk.addrs, bulk.n, cpu)
+                bulk.n = 0
+        elif addr != 0:
+            if op == RQ_KFREE:
+                self.machine.kfree(addr, cpu)
+            else:
+                self.machine.cache_free(addr, cpu)
+        if site >= 0:
+            self.sites.freed(site, self.objects[at + 2], (self.objects[at + 3] & 0xFFFF) != cpu,
+                             self.it.n > 0 and self.it.path != PATH_FREE_FAST)
+        return 0
+
+    @cython.cfunc
+    def page_alloc(self, i: cython.int) -> cython.int:
+        order: cython.int = self.size[i]
+        at: cython.longlong = self.handle[i] * cython.cast(cython.longlong, PAGE_WORDS)
+        pfn: cython.longlong = self.machine.page_alloc(order, self.gfp[i], self.node[i], self.cpu[i])
+        if pfn < 0:
+            self.page_failures += 1
+            self.note_failure(i, order)
+        elif self.addr[i] >= 0:
+            self.pages_compared += 1
+            if self.addr[i] >> PAGE_SHIFT == pfn:
+                self.pages_same += 1
+        if at >= 0:
+            self.blocks[at] = pfn
+            self.blocks[at + 1] = order
+        return 0
+
+    @cython.cfunc
+    def page_free(self, i: cython.int) -> cython.int:
+        at: cython.longlong = self.handle[i] * cython.cast(cython.longlong, PAGE_WORDS)
+        if at < 0 or self.blocks[at] < 0:
+            self.frees_of_nothing += 1
+            return 0
+        self.machine.page_free(self.blocks[at], self.blocks[at + 1], self.cpu[i])
+        self.blocks[at] = NONE
+        return 0
+
+    @cython.cfunc
+    def enliven(self, cache: cython.int, bytes_req: cython.longlong, bytes_alloc: cython.longlong) -> cython.void:
+        """Count an object of a cache as alive (or, with negative sizes, as dead)."""
+        if cache < 0:
+            return
+        if cache >= self.nr_caches:
+            self.see_caches(cache + 1)
+        self.live[2 * cache] += bytes_req
+        self.live[2 * cache + 1] += bytes_alloc
+
+    @cython.cfunc
+    def note_failure(self, i: cython.int, order: cython.int) -> cython.void:
+        self.failures.append((self.ts_ns[i], self.row[i], self.cpu[i], self.op[i], order, self.gfp[i], self.size[i],
+                              self.cache))
+
+    @cython.cfunc
+    def note_events(self, i: cython.int) -> cython.void:
+        for kind, arguments in self.pages.events:
+            self.events.append((self.ts_ns[i], self.row[i], self.cpu[i], kind, arguments))
+        self.pages.events.clear()
+
+    # -- what it has seen -------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Free what stands in bulk arrays whose end the trace does not show; after the last request."""
+        for cpu, bulk in enumerate(self.bulk):
+            if bulk.n:
+                self.open_bulk += 1
+                self.it.reset()
+                self.machine.bulk_free(bulk.addrs, bulk.n, cpu)
+                bulk.n = 0
+
+    def take_failures(self) -> list[tuple[int, ...]]:
+        """``FAILURE_FIELDS`` of every allocation that failed since the last call; op is an ``RQ_*`` code."""
+        taken, self.failures = self.failures, []
+        return taken
+
+    def take_events(self) -> list[tuple[int, int, int, str, dict[str, int]]]:
+        """(t_ns, row, cpu, kind, arguments) of every rare decision of the model since the last call."""
+        taken, self.events = self.events, []
+        return taken
+
+    def live_bytes(self, nr_caches: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bytes asked for and bytes given of live objects, int64 by cache, of the first ``nr_caches``."""
+        if nr_caches > self.nr_caches:
+            self.see_caches(nr_caches)
+        live = np.asarray(self.live)[: 2 * nr_caches].reshape(nr_caches, 2)
+        return live[:, 0], live[:, 1]
+
+    def counts(self) -> dict[str, int]:
+        """What could not be done, by cause, and how often the model agreed with the recorded addresses."""
+        return {
+            "objects compared": self.objects_compared,
+            "objects at the recorded address": self.objects_same,
+            "page blocks compared": self.pages_compared,
+            "page blocks at the recorded pfn": self.pages_same,
+            "start objects placed": self.start_placed,
+            "start objects without a place": self.start_unplaced,
+            "start page blocks placed": self.start_pages_placed,
+            "start page blocks without a place": self.start_pages_unplaced,
+            "object allocations failed": self.alloc_failures,
+            "page allocations failed": self.page_failures,
+            "frees of what the model does not hold": self.frees_of_nothing,
+            "bulk frees without an end": self.open_bulk,
+        }
+
+
+def _expect(requests: Requests, what: str, values: np.ndarray, low: int, high: int) -> None:
+    """Raise ModelError for the first value that is not low..high."""
+    if int(np.min(values)) >= low and int(np.max(values)) <= high:
+        return
+    i = int(np.flatnonzero((values < low) | (values > high))[0])
+    raise ModelError(f"a request with {what} {int(values[i])}; expected {low} to {high}", int(requests.row[i]),
+                     int(requests.ts_ns[i]))
+
+
+def _longer(old: object, used: int, wanted: int, fill: int) -> array:
+    """A copy of the first ``used`` words with room for ``wanted``, and some to spare."""
+    new = array("q", memoryview(old)[:used].tolist() if used else [])  # type: ignore[arg-type]
+    new.extend(array("q", [fill]) * (wanted + wanted // 4 - used))
+    return new
