@@ -33,6 +33,11 @@ class RunFrames:
     """
     One run folder.
 
+    Of manifest.json it reads, and does without what is missing: ``config`` (``ReplayConfig`` as plain data),
+    ``trace`` (path, rows, digest), ``start`` (a sentence), ``compiled``, ``command``, ``versions``, ``counts``
+    and ``causes`` (number and meaning by cause), ``unused_rows``, ``notes`` (sentences) and ``costs`` (name,
+    fixed_ns, per_ns, assumed, source).
+
     Parameters
     ----------
     path
@@ -63,9 +68,39 @@ class RunFrames:
                                "Replay the trace again.")
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The replay's configuration (``ReplayConfig`` as plain data)."""
+        return dict(self.manifest.get("config", {}))
+
+    @property
     def machine(self) -> dict[str, Any]:
         """The machine of the replay's configuration (``MachineConfig`` as plain data)."""
-        return dict(self.manifest.get("config", {}).get("machine", {}))
+        return dict(self.config.get("machine", {}))
+
+    @property
+    def trace_rows(self) -> int:
+        """Rows of the trace; 0 when not recorded."""
+        return int(self.manifest.get("trace", {}).get("rows", 0))
+
+    @property
+    def unused_rows(self) -> int | None:
+        """Rows of the trace that should have become requests and could not; None when not recorded."""
+        unused = self.manifest.get("unused_rows")
+        return None if unused is None else int(unused)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each thing happened that could not be used or had to be inferred."""
+        return {str(cause): int(n) for cause, n in self.manifest.get("counts", {}).items()}
+
+    def cause_meaning(self, cause: str) -> str:
+        """What a cause in ``counts`` means; empty when the run does not say."""
+        return str(self.manifest.get("causes", {}).get(cause, ""))
+
+    @property
+    def start_text(self) -> str:
+        """Sentence on the state that the replay started from, and what is synthetic about it."""
+        return str(self.manifest.get("start", ""))
 
     @property
     def cpus(self) -> int:
@@ -101,8 +136,9 @@ class RunFrames:
             raise MetricsError(f"{self.path}: no table metrics/{table}.parquet{hint} Replay the trace again, or see "
                                f"`memtrace show {self.path} --list`.") from None
         except pa.ArrowException as error:
-            raise MetricsError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]}); expected the file that "
-                               "`memtrace replay` wrote. Replay the trace again.") from None
+            why = str(error).splitlines()[0]
+            raise MetricsError(f"{path}: not readable as Parquet ({why}); expected the file that `memtrace replay` wrote. "
+                               "Replay the trace again.") from None
 
     def read(self, table: str, columns: Sequence[str] | None = None, t_ns: int | None = None) -> pa.Table:
         """
@@ -237,7 +273,7 @@ def df_memory_map(run: RunFrames) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _map_zones(run: RunFrames) -> pd.DataFrame:
-    """Bins of ``df_memory_map``: pageblocks in address order, as many to a bin as ``MAP_BINS`` asks, none across zones."""
+    """Bins of ``df_memory_map``: neighbouring pageblocks of one zone, so many that there are about ``MAP_BINS``."""
     times = run.sample_times("pageblock_map")
     blocks = (run.sample("pageblock_map", int(times[0])) if len(times) else run.table("pageblock_map"))
     blocks = blocks.sort_values("start_pfn", ignore_index=True)

@@ -135,9 +135,8 @@ def time_axis(axes: Axes, times_ns: Any) -> Any:
     ``times_ns`` in the axis' unit, as a float array.
     """
     times = np.asarray(times_ns, dtype=float)
-    for name, unit in (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0)):
-        if times[-1] >= 2 * unit:
-            break
+    units = (("s", 1e9), ("ms", 1e6), ("µs", 1e3))
+    name, unit = next(((name, unit) for name, unit in units if times[-1] >= 2 * unit), ("ns", 1.0))
     axes.set_xlabel(f"simulated time, {name}")
     axes.set_xlim(times[0] / unit, max(times[-1], times[0] + 1) / unit)
     axes.xaxis.set_major_locator(MaxNLocator(9))

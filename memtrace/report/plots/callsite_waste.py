@@ -21,13 +21,13 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     worst = waste[waste["waste_bytes"] > 0].head(TOP)
     if worst.empty:
         return style.empty_figure("No request was rounded up." if len(waste) else "No allocation was replayed.", figure)
-    figure = figure or style.new_figure(1.1 + 0.3 * len(worst))
+    figure = figure or style.new_figure(1.1 + 0.3 * max(len(worst), 3))
     axes = figure.subplots()
     y = np.arange(len(worst))
     axes.barh(y, worst["waste_bytes"], color=style.OKABE_ITO[5], height=0.7)
     axes.set_yticks(y, [f"{style.label(row.call_site, 34)}  →  {style.label(row.cache, 20)}"
                         for row in worst.itertuples()], fontsize=8.5)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(y), 3) - 0.5, -0.5)
     axes.set_xlim(0, float(worst["waste_bytes"].max()))
     axes.grid(axis="y", visible=False)
     style.size_axis(axes.xaxis)
@@ -49,6 +49,6 @@ def sentence(run: RunFrames) -> str:
         return f"Nothing was rounded up: {format_size(requested)} were requested and as much was allocated."
     first = waste.iloc[0]
     return (f"{format_size(requested)} were requested in all and {format_size(allocated)} allocated, "
-            f"{share(total, allocated):.1f} % more than needed; {style.label(first['call_site'], 60)} in "
+            f"of which {share(total, allocated):.1f} % was rounding; {style.label(first['call_site'], 60)} in "
             f"{style.label(first['cache'], 40)} accounts for {share(first['waste_bytes'], total):.0f} % of the "
             f"difference.")

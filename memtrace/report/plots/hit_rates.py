@@ -37,7 +37,7 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     caches, _ = shown_caches(hits)
     if caches.empty:
         return style.empty_figure("No slab allocation was replayed.", figure)
-    figure = figure or style.new_figure(1.5 + 0.21 * len(caches))
+    figure = figure or style.new_figure(max(2.2, 1.2 + 0.21 * len(caches)))
     axes = figure.subplots()
     cpus = sorted(set(hits["cpu"]))
     rate = (hits.groupby(["cache", "cpu"])[["hits", "allocs"]].sum().unstack("cpu")
@@ -60,7 +60,7 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
                           color="#000000" if value > 55 else "#ffffff")
     bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=30)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    bar.set_label("allocations on the fast path")
+    bar.set_label("on the fast path")
     bar.outline.set_visible(False)
     return figure
 
@@ -79,9 +79,11 @@ def sentence(run: RunFrames) -> str:
     total = int(hits["allocs"].sum())
     rates = 100 * caches["hits"] / caches["allocs"]
     worst = rates.idxmin()
-    text = (f"Of {total:,} slab allocations {share(int(hits['hits'].sum()), total):.2f} % took the fast path; of the "
-            f"{len(caches)} cache{'s' if len(caches) > 1 else ''} shown {style.label(worst, 60)} had the lowest rate, {rates[worst]:.1f} % of "
-            f"{int(caches['allocs'][worst]):,}.")
+    text = f"Of {total:,} slab allocations {share(int(hits['hits'].sum()), total):.2f} % took the fast path"
+    if len(caches) == 1:
+        return f"{text}, all of them from {style.label(worst, 60)}."
+    text += (f"; of the {len(caches)} caches shown {style.label(worst, 60)} had the lowest rate, {rates[worst]:.1f} % "
+             f"of {int(caches['allocs'][worst]):,}.")
     if left_out:
         rest = total - int(caches["allocs"].sum())
         text += (f" {left_out} less busy cache{'s' if left_out > 1 else ''} ({share(rest, total):.1f} % of the "

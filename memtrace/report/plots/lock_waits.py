@@ -21,12 +21,12 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     waited = locks[locks["wait_ns"] > 0].head(TOP)
     if waited.empty:
         return style.empty_figure("No CPU waited for a lock." if len(locks) else "No lock was taken.", figure)
-    figure = figure or style.new_figure(1.1 + 0.3 * len(waited))
+    figure = figure or style.new_figure(1.1 + 0.3 * max(len(waited), 3))
     axes = figure.subplots()
     y = np.arange(len(waited))
     axes.barh(y, waited["wait_ns"], color=style.OKABE_ITO[0], height=0.7)
     axes.set_yticks(y, [style.label(name, 34) for name in waited["lock"]], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(y), 3) - 0.5, -0.5)
     axes.set_xlim(0, float(waited["wait_ns"].max()))
     axes.grid(axis="y", visible=False)
     style.duration_axis(axes.xaxis)
@@ -43,7 +43,7 @@ def sentence(run: RunFrames) -> str:
     taken, contended = int(locks["acquisitions"].sum()), int(locks["contended"].sum())
     if not taken:
         return "No operation took a lock."
-    held = f"{taken:,} acquisitions of {len(locks)} locks"
+    held = f"{taken:,} acquisitions of {len(locks)} lock{'s' if len(locks) > 1 else ''}"
     if not contended:
         return f"Nothing was contended: {held}, and none had to wait."
     wait = int(locks["wait_ns"].sum())
