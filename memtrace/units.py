@@ -38,9 +38,9 @@ def format_size(n_bytes: float) -> str:
     value = float(n_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+            return f"{value:.0f} {unit}" if unit == "B" else f"{_three_digits(value)} {unit}"
         value /= 1024
-    return f"{value:.3g} TiB"
+    return f"{_three_digits(value)} TiB"
 
 
 def format_time(t_ns: float) -> str:
@@ -48,6 +48,11 @@ def format_time(t_ns: float) -> str:
     value = float(t_ns)
     for unit in ("ns", "µs", "ms"):
         if abs(value) < 1000:
-            return f"{value:.3g} {unit}"
+            return f"{_three_digits(value)} {unit}"
         value /= 1000
-    return f"{value:.3g} s"
+    return f"{_three_digits(value)} s"
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, never as 1.02e+03."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
