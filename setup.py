@@ -106,7 +106,7 @@ class BuildCore(build_ext):
             shutil.copy(cached, target)
 
     def run(self):
-        built = {ext: Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions}
+        built = {ext.name: Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions}
         for path in built.values():
             path.unlink(missing_ok=True)  # not overwritten: a running memtrace may have it mapped
         super().run()
@@ -117,8 +117,8 @@ class BuildCore(build_ext):
         record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
         record = {name: digest for name, digest in record.items() if (package / name).exists()}
         if all(path.exists() for path in built.values()):
-            for ext, path in built.items():
-                source = ROOT.joinpath(*ext.name.split(".")).with_suffix(".py")
+            for module, path in built.items():
+                source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
                 name = source.with_name(path.name).relative_to(PACKAGE).as_posix()
                 record[name] = hashlib.sha256(source.read_bytes()).hexdigest()
         else:
