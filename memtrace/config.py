@@ -9,6 +9,7 @@ and TOML files.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any
 
 from .errors import ConfigError
@@ -92,7 +93,7 @@ class MachineConfig:
         """Raise ConfigError when zones or distances do not fit together."""
         if len(self.distance) != self.nodes or any(len(row) != self.nodes for row in self.distance):
             raise ConfigError(f"machine {self.name}: distance is not {self.nodes} rows of {self.nodes} numbers.")
-        last_end, last_key = 0, (-1, -1)
+        last_key = (-1, -1)
         for zone in self.zones:
             where = f"machine {self.name}: node {zone.node} zone {zone.name}"
             if not 0 <= zone.node < self.nodes or not 0 <= zone.index < len(self.zone_names):
@@ -102,9 +103,16 @@ class MachineConfig:
                     f"{where}: managed {zone.managed}, present {zone.present}, spanned {zone.spanned} pages; "
                     "expected 0 < managed <= present <= spanned."
                 )
-            if (zone.node, zone.index) <= last_key or zone.start_pfn < last_end:
-                raise ConfigError(f"{where}: out of order or overlapping; expected zones by node, index and pfn.")
-            last_end, last_key = zone.end_pfn, (zone.node, zone.index)
+            if (zone.node, zone.index) <= last_key:
+                raise ConfigError(f"{where}: out of order; expected zones sorted by node and index, each once.")
+            last_key = (zone.node, zone.index)
+        by_pfn = sorted(self.zones, key=lambda zone: zone.start_pfn)
+        for below, above in pairwise(by_pfn):
+            if above.start_pfn < below.end_pfn:
+                raise ConfigError(
+                    f"machine {self.name}: node {above.node} zone {above.name} starts at pfn {above.start_pfn}, inside "
+                    f"node {below.node} zone {below.name}, which ends at {below.end_pfn}; expected no overlap."
+                )
         for start, end in self.holes:
             if not 0 <= start < end:
                 raise ConfigError(f"machine {self.name}: hole {start}..{end}; expected a first pfn and a larger end.")

@@ -94,7 +94,7 @@ def lay_out(
     Lay out zones for a machine of ``memory`` bytes (MODEL 1.1, 1.8).
 
     ``managed`` is what remains of ``present`` after the memory map (64 bytes a page, 32 on 32-bit, taken from the
-    node's highest zone that the kernel can address) and, on node 0, ``reserved`` bytes for the kernel image and
+    node's highest zone that the kernel can address; on 32-bit all of it from node 0) and, on node 0, ``reserved`` bytes for the kernel image and
     boot-time tables. Recorded 6.1 machines of 256 MiB to 1 GiB fit this within 250 pages.
     """
     pages = memory // PAGE_SIZE
@@ -113,7 +113,9 @@ def lay_out(
         first = node * share
         last = pages if node == nodes - 1 else first + share
         own = _node_zones(node, _physical(first, bits), _physical(last - 1, bits) + 1, bits)
-        map_pages = (last - first) * _STRUCT_PAGE[bits] // PAGE_SIZE
+        # A 32-bit kernel can only use low memory for itself, which node 0 has.
+        mapped = last - first if bits == 64 else pages if node == 0 else 0
+        map_pages = mapped * _STRUCT_PAGE[bits] // PAGE_SIZE
         zones += _reserve(name, own, map_pages + (reserved // PAGE_SIZE if node == 0 else 0))
     holes = tuple(hole for hole in (_DMA_HOLE, (_HOLE_START, _HOLE_END)) if hole[0] < zones[-1].end_pfn)
     return MachineConfig(

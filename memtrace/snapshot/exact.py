@@ -213,8 +213,8 @@ class _Parser:
     def _pcp_list(self, dump: ExactDump, rest: str) -> None:
         words, listed = _split(rest)
         f = _fields(words)
-        pcp = next(pcp for pcp in reversed(dump.zones[-1].pcp) if pcp.cpu == int(f["cpu"]))
-        pcp.lists[int(f["order"]), int(f["mt"])] = _hexes(listed)
+        by_cpu = {pcp.cpu: pcp for pcp in dump.zones[-1].pcp}
+        by_cpu[int(f["cpu"])].lists[int(f["order"]), int(f["mt"])] = _hexes(listed)
 
     def _pageblocks(self, dump: ExactDump, rest: str) -> None:
         words, listed = _split(rest)

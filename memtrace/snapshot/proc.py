@@ -115,7 +115,7 @@ def read_proc(directory: str | Path) -> ProcSnapshot:
     folder = Path(directory)
     if not folder.is_dir():
         raise TraceError(
-            "no such snapshot folder; expected a folder with zoneinfo and buddyinfo. Give the folder, not a file in it.",
+            "no such snapshot folder; expected one with zoneinfo and buddyinfo. Give the folder, not a file in it.",
             folder,
         )
     for name in ("zoneinfo", "buddyinfo"):
