@@ -93,9 +93,9 @@ def lay_out(
     """
     Lay out zones for a machine of ``memory`` bytes (MODEL 1.1, 1.8).
 
-    ``managed`` is what remains of ``present`` after the memory map (64 bytes a page, 32 on 32-bit, taken from the
-    node's highest zone that the kernel can address; on 32-bit all of it from node 0) and, on node 0, ``reserved`` bytes for the kernel image and
-    boot-time tables. Recorded 6.1 machines of 256 MiB to 1 GiB fit this within 250 pages.
+    ``managed`` is what remains of ``present`` after the memory map (64 bytes a page, taken from the node's highest
+    zone; 32 bytes on 32-bit, all from node 0's low memory) and, on node 0, ``reserved`` bytes for the kernel image
+    and boot-time tables. Recorded 6.1 machines of 256 MiB to 1.5 GiB fit this within 400 pages.
     """
     pages = memory // PAGE_SIZE
     least = _DMA_END + reserved // PAGE_SIZE + (1 << pageblock_order)
