@@ -28,7 +28,7 @@ from memtrace.schedule.locks import LockTable
 from memtrace.trace.requests import RQ_MARKER
 
 HALF_NS = 500
-HEAD = 6  # row, ts, path, cache, site, number of steps; then (lock, ns) for each step
+HEAD = 5  # row, path, cache, site, number of steps; then (lock, ns) for each step
 
 
 @cython.cclass
@@ -78,7 +78,7 @@ class Backlog:
     @cython.exceptval(check=False)
     def next(self) -> cython.bint:
         """Drop the first itinerary; whether another stands behind it."""
-        self.head += HEAD + 2 * self.words[self.head + 5]
+        self.head += HEAD + 2 * self.words[self.head + 4]
         if self.head < self.tail:
             return True
         self.head = 0
@@ -231,7 +231,7 @@ class DataPlane:
         cpu: cython.int = decider.cpu[i]
         backlog: Backlog = self.backlogs[cpu]
         if backlog.tail > 0:
-            self.keep(backlog, i, ts, path, 0)
+            self.keep(backlog, i, path, 0)
             return 0
         start: cython.longlong = self.end_ns[cpu]
         if start < ts:
@@ -245,7 +245,7 @@ class DataPlane:
             cost = self.cost_ns(it.cls[k], it.count[k])
             if it.lock[k] >= 0:
                 if self.parked > 0 or now > next_ts:
-                    self.keep(backlog, i, ts, path, k)
+                    self.keep(backlog, i, path, k)
                     backlog.start_ns = start
                     backlog.wait_ns = wait
                     backlog.asked_ns = now
@@ -263,7 +263,7 @@ class DataPlane:
         return 0
 
     @cython.cfunc
-    def keep(self, backlog: Backlog, i: cython.int, ts: cython.longlong, path: cython.int, k: cython.int) -> cython.int:
+    def keep(self, backlog: Backlog, i: cython.int, path: cython.int, k: cython.int) -> cython.int:
         """Put the decider's itinerary, from step k on, at the end of a backlog."""
         decider: Decider = self.decider
         it: Itinerary = decider.it
@@ -273,11 +273,10 @@ class DataPlane:
         words: cython.longlong[:] = backlog.words
         at: cython.longlong = backlog.tail
         words[at] = decider.row[i]
-        words[at + 1] = ts
-        words[at + 2] = path
-        words[at + 3] = decider.cache
-        words[at + 4] = decider.site
-        words[at + 5] = it.n - k
+        words[at + 1] = path
+        words[at + 2] = decider.cache
+        words[at + 3] = decider.site
+        words[at + 4] = it.n - k
         at += HEAD
         j: cython.int
         for j in range(k, it.n):
@@ -310,7 +309,7 @@ class DataPlane:
         """
         words: cython.longlong[:] = backlog.words
         base: cython.longlong = backlog.head
-        n: cython.int = words[base + 5]
+        n: cython.int = words[base + 4]
         k: cython.int = backlog.step
         at: cython.longlong = base + HEAD + 2 * k
         granted: cython.longlong = self.locks.take(words[at], backlog.asked_ns, words[at + 1])
@@ -330,16 +329,15 @@ class DataPlane:
                     return True
                 now += words[at + 1]
                 k += 1
-            self.latency.record(words[base + 2], cpu, words[base + 3], now - start)
+            self.latency.record(words[base + 1], cpu, words[base + 2], now - start)
             if wait > 0:
-                self.decider.waited(words[base + 4], wait)
+                self.decider.waited(words[base + 3], wait)
             if not backlog.next():
                 self.end_ns[cpu] = now
                 return False
+            # It was decided while this CPU's request lay in the future, so its recorded time is past.
             base = backlog.head
-            n = words[base + 5]
-            if now < words[base + 1]:
-                now = words[base + 1]
+            n = words[base + 4]
             start = now
             wait = 0
             k = 0
