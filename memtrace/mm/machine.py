@@ -154,8 +154,7 @@ class Machine:
         if not self.exact:
             if cache == NIL:
                 return 0
-            s = self.slab.caches[cache]
-            return self.slab.slab_alloc(s, GFP_KERNEL, NIL, 0)
+            return self.cache_alloc(cache, GFP_KERNEL, NIL, 0)
         pfn: cython.int = cython.cast(cython.int, addr >> PAGE_SHIFT)
         if addr < 0 or pfn >= self.frames.nr_frames:
             return 0
@@ -164,6 +163,9 @@ class Machine:
             self.adopt_slab(s, (pfn >> s.order) << s.order)
         if self.frames.slab[pfn] == NIL or not self.slab.is_live(addr):
             return 0
+        s = self.slab.cache_of(addr)
+        self.slab.last_cache = s.index
+        self.slab.last_bytes = s.size
         return addr
 
     @cython.cfunc

@@ -187,6 +187,8 @@ class PageAllocator(PcpLists):
                         self.it.step(COST_ZONE_CHECK, skipped)
                     self.last_zone = zone.index
                     zone.used_pages += 1 << order
+                    if zone.boosted:
+                        self.wake_kswapd()
                     return pfn
                 skipped += 1
             if alloc_flags & ALLOC_NOFRAGMENT:
@@ -194,6 +196,20 @@ class PageAllocator(PcpLists):
             alloc_flags &= ~ALLOC_NOFRAGMENT
         self.it.step(COST_ZONE_CHECK, skipped + 1)
         return NIL
+
+    @cython.cfunc
+    def wake_kswapd(self) -> cython.void:
+        """
+        Kernel: wakeup_kswapd() and the boost part of balance_pgdat() (MODEL 2.8.5, 10.1, 10.2).
+
+        Departs: kswapd's run takes no time and reclaims nothing; it takes the watermark boosts away.
+        """
+        zone: Zone
+        for zone in self.zones:
+            if zone.boost:
+                self.events.append(("kswapd_wake", {"zone": zone.index, "boost": zone.boost}))
+            zone.boost = 0
+            zone.boosted = False
 
     @cython.cfunc
     def rmqueue_zone(
@@ -304,6 +320,8 @@ class PageAllocator(PcpLists):
             flags |= ALLOC_NON_BLOCK
             if order > 0 and flags & ALLOC_MIN_RESERVE:
                 flags |= ALLOC_HIGHATOMIC
+        if flags & ALLOC_KSWAPD:
+            self.wake_kswapd()
         pfn: cython.int = self.get_page_from_freelist(gfp, order, node, cpu, flags)
         if pfn != NIL:
             return pfn

@@ -186,6 +186,11 @@ class SlabAllocator:
         raise NotImplementedError
 
     @cython.ccall
+    def cache_of(self, addr: cython.longlong) -> KmemCache:
+        """Cache of the slab that an address lies in; there must be one."""
+        raise NotImplementedError
+
+    @cython.ccall
     def reveal_slab(self, s: KmemCache, pfn: cython.int, order: cython.int, node: cython.int) -> cython.void:
         """Register a full slab that the starting state counted but could not place."""
         raise NotImplementedError

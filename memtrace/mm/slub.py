@@ -603,6 +603,10 @@ class Slub(SlabAllocator):
             and self.obj_next[self.sl_seg[slab] + idx] == OBJ_LIVE
         )
 
+    @cython.ccall
+    def cache_of(self, addr: cython.longlong) -> KmemCache:
+        return self.caches[self.sl_cache[self.frames.slab[cython.cast(cython.int, addr >> PAGE_SHIFT)]]]
+
     def reset_statistics(self) -> None:
         for cache in self.caches:
             for i in range(len(cache.stat)):
