@@ -91,10 +91,10 @@ class CsvTokenizer:
     gfps: Interner
     ctxs: Interner
     numbers: Numbers
-    buf: cython.uchar[:]
-    kinds: cython.uchar[:]
-    limits: cython.ulonglong[:]
-    columns: cython.int[:]
+    buf: cython.uchar[::1]
+    kinds: cython.uchar[::1]
+    limits: cython.ulonglong[::1]
+    columns: cython.int[::1]
     n_columns: cython.int
     header: list
     unknown_columns: list

@@ -122,7 +122,7 @@ class TextTokenizer:
     rows: Rows
     path: object
     vocab: object
-    buf: cython.uchar[:]
+    buf: cython.uchar[::1]
     events: Interner
     sites: Interner
     names: Interner
@@ -131,12 +131,12 @@ class TextTokenizer:
     tasks: Interner
     keys: Interner
     numbers: Numbers
-    kinds: cython.uchar[:]
-    needs: cython.int[:]
-    keeps_text: cython.uchar[:]
+    kinds: cython.uchar[::1]
+    needs: cython.int[::1]
+    keeps_text: cython.uchar[::1]
     line: cython.longlong
-    count: cython.longlong[:]
-    first_line: cython.longlong[:]
+    count: cython.longlong[::1]
+    first_line: cython.longlong[::1]
     lost: cython.longlong
     lost_line: cython.longlong
     overwritten: cython.longlong
@@ -213,11 +213,11 @@ class TextTokenizer:
         pos: cython.Py_ssize_t = start
         eol: cython.Py_ssize_t
         while pos < end and self.rows.n < self.rows.capacity:
-            eol = pos
-            while eol < end and self.buf[eol] != 10:
-                eol += 1
-            if eol == end and not final:
-                break
+            eol = buf.find(b"\n", pos, end)
+            if eol < 0:
+                if not final:
+                    break
+                eol = end
             self.line += 1
             self.parse_line(pos, eol)
             pos = eol + 1

@@ -1,0 +1,406 @@
+"""
+Canonical Parquet, in both directions.
+
+Reading takes what other tools write too: dictionary or plain strings, other integer types, nulls or
+"no such field" values, missing optional columns, a ``pid`` instead of a ``task``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from memtrace.errors import TraceError
+
+from .schema import (
+    CHUNK_COLUMNS,
+    EV_CPU_OFFLINE,
+    EV_CPU_ONLINE,
+    EV_GT_BULK_OBJ,
+    EV_GT_PAGE,
+    EV_GT_SLAB,
+    EV_MARKER,
+    EV_OTHER,
+    EV_PERCPU_ALLOC,
+    EV_PERCPU_CREATE_CHUNK,
+    EV_PERCPU_DESTROY_CHUNK,
+    EV_PERCPU_FREE,
+    EVENT_ALIASES,
+    EVENT_CODES,
+    EventChunk,
+    TraceVocab,
+    Vocab,
+)
+from .tokenizer import LOST_EVENTS
+
+STRING_COLUMNS = {"event": "event", "call_site": "call_site", "name": "name", "gfp_flags": "gfp", "ctx": "ctx",
+                  "gt_name": "name"}  # fmt: skip
+"""Column -> attribute of TraceVocab."""
+OPTIONAL_COLUMNS = ("task", "ctx", "text", "gt_name")
+REQUIRED_COLUMNS = ("ts_ns", "cpu", "event", "ptr")
+DTYPES = {name: dtype for name, dtype, _ in CHUNK_COLUMNS}
+ABSENT = {name: fill for name, _, fill in CHUNK_COLUMNS}
+# Smallest and largest value of the columns that have limits; below 0 only what stands for "no such field".
+LIMITS = {
+    "cpu": (0, 4095, "0..4095"),
+    "task": (-1, (1 << 31) - 1, "a small integer per task"),
+    "bytes_req": (-1, (1 << 63) - 1, "bytes, 0..2^63-1, or null"),
+    "bytes_alloc": (-1, (1 << 63) - 1, "bytes, 0..2^63-1, or null"),
+    "node": (-2, 1023, "a node 0..1023, -1 for any, or null"),
+    "order": (-1, 30, "0..30, or null"),
+    "migratetype": (-2, 30, "0..30, or null"),
+    "pfn": (-1, (1 << 52) - 1, "a page frame number, or null"),
+}
+MAX_PID = 1 << 22  # the kernel's PID_MAX_LIMIT
+TEXT_EVENTS = np.zeros(256, bool)
+TEXT_EVENTS[[EV_MARKER, EV_GT_BULK_OBJ, EV_GT_PAGE, EV_GT_SLAB, EV_PERCPU_ALLOC, EV_PERCPU_FREE,
+             EV_PERCPU_CREATE_CHUNK, EV_PERCPU_DESTROY_CHUNK, EV_CPU_ONLINE, EV_CPU_OFFLINE]] = True  # fmt: skip
+
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+ARROW_TYPES = {
+    name: _DICTIONARY if name in STRING_COLUMNS else pa.string() if name == "text" else pa.from_numpy_dtype(dtype)
+    for name, dtype, _ in CHUNK_COLUMNS
+    if name != "event_name"
+}
+
+
+class ParquetTrace:
+    """
+    The rows of a Parquet trace, decoded to chunks.
+
+    Parameters
+    ----------
+    path
+        The file.
+    vocab
+        Gets the strings.
+    columns
+        Columns to read; the others keep their "no such field" value. All when not given.
+    shown_as
+        Name for messages, when it is not ``path``.
+
+    Raises
+    ------
+    TraceError
+        When it is not Parquet, is cut off, or lacks a column.
+    """
+
+    def __init__(
+        self, path: str | Path, vocab: TraceVocab, columns: Sequence[str] | None = None, shown_as: str = ""
+    ) -> None:
+        self.shown_as = shown_as or str(path)
+        self.vocab = vocab
+        self._file = self._open(path)
+        self.rows: int = self._file.metadata.num_rows
+        self.names: list[str] = self._file.schema_arrow.names
+        self._check_columns()
+        wanted = [name for name in ARROW_TYPES if name in self.names and (columns is None or name in columns)]
+        self._from_pid = "pid" in self.names and not self._is_integer("task")
+        if self._from_pid or not self._is_integer("task"):
+            wanted = [name for name in wanted if name != "task"]
+        if self._from_pid and (columns is None or "task" in columns):
+            wanted.append("pid")
+        self._columns = list(dict.fromkeys([*REQUIRED_COLUMNS, *wanted]))
+        self._pids = np.full(MAX_PID + 1, -1, np.int32)
+        self._n_pids = 0
+        self._luts: dict[str, tuple[Any, np.ndarray]] = {}
+        self._kinds = np.zeros(0, np.uint8)
+
+    def batches(self, rows: int, texts: bool = False) -> Iterator[tuple[EventChunk, Any]]:
+        """
+        The rows, in chunks of at most ``rows``.
+
+        Parameters
+        ----------
+        rows
+            Rows per chunk.
+        texts
+            Also give every row's text, as a pyarrow string array; else it is None, and ``chunk.text`` has
+            the texts of TEXT_EVENTS alone.
+        """
+        row0 = 0
+        try:
+            for batch in self._file.iter_batches(rows, columns=self._columns, use_threads=False):
+                if batch.num_rows:
+                    yield self._decode(batch, row0, texts)
+                    row0 += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise TraceError(f"damaged Parquet at row {row0 + 1} or later ({_first_line(error)}); "
+                             f"expected {self.rows} rows. Copy or record it again.", self.shown_as) from error  # fmt: skip
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _open(self, path: str | Path) -> pq.ParquetFile:
+        try:
+            schema = pq.read_schema(path)
+            strings = [name for name in schema.names if name in STRING_COLUMNS]
+            return pq.ParquetFile(path, read_dictionary=strings, pre_buffer=False, buffer_size=1 << 20)
+        except (pa.ArrowException, OSError) as error:
+            raise TraceError(f"not a whole Parquet file ({_first_line(error)}); expected a footer at its end. "
+                             "It was probably cut off: copy or record it again.", self.shown_as) from error  # fmt: skip
+
+    def _check_columns(self) -> None:
+        for name in REQUIRED_COLUMNS:
+            if name not in self.names:
+                raise TraceError(f'no column "{name}"; expected at least {", ".join(REQUIRED_COLUMNS)}, '
+                                 f"found {', '.join(self.names) or 'none'}. See docs/trace-formats.md.",
+                                 self.shown_as)  # fmt: skip
+        for name in self.names:
+            kind = self._file.schema_arrow.field(name).type
+            if name in STRING_COLUMNS or name == "text":
+                values = kind.value_type if pa.types.is_dictionary(kind) else kind
+                good = pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_null(values)
+                expected = "strings"
+            elif name == "ptr":
+                good = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+                expected = "uint64, int64 or hexadecimal strings"
+            elif name in DTYPES and name not in ("task", "event_name"):
+                good = pa.types.is_integer(kind) or pa.types.is_null(kind)
+                expected = "integers"
+            else:
+                continue
+            if not good:
+                raise TraceError(f'column "{name}" is of type {kind}; expected {expected}. '
+                                 "Write it with that type (in pandas: Int64, string).", self.shown_as)  # fmt: skip
+
+    def _is_integer(self, name: str) -> bool:
+        return name in self.names and pa.types.is_integer(self._file.schema_arrow.field(name).type)
+
+    def _decode(self, batch: pa.RecordBatch, row0: int, texts: bool) -> tuple[EventChunk, Any]:
+        n = batch.num_rows
+        arrays: dict[str, np.ndarray] = {}
+        for name in self._columns:
+            column = batch.column(name)
+            if name == "event":
+                arrays["event_name"] = self._codes(name, column)
+                arrays["event"] = self._event_kinds(arrays["event_name"], row0)
+            elif name in STRING_COLUMNS:
+                arrays[name] = self._codes(name, column)
+            elif name == "pid":
+                arrays["task"] = self._tasks(column)
+            elif name == "ptr":
+                arrays[name] = self._pointers(column, row0)
+            elif name != "text":
+                arrays[name] = self._integers(name, column, row0)
+        text = batch.column("text") if "text" in self._columns else None
+        if text is not None and not texts:
+            arrays["text"] = self._text_codes(text, arrays["event"], arrays["event_name"])
+        for name, dtype, absent in CHUNK_COLUMNS:
+            if name not in arrays:
+                arrays[name] = np.full(n, absent, dtype)
+        if texts and text is None:
+            text = pa.nulls(n, pa.string())
+        return EventChunk(row0, **arrays), text if texts else None
+
+    def _integers(self, name: str, column: pa.Array, row0: int) -> np.ndarray:
+        """A column as its dtype of CHUNK_COLUMNS, always a copy: chunks may be written to."""
+        absent = ABSENT[name]
+        if pa.types.is_null(column.type):
+            return np.full(len(column), absent, DTYPES[name])
+        if column.null_count:
+            if name in ("ts_ns", "cpu"):
+                row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+                raise TraceError(f"{name} is null; expected a value in every row.", self.shown_as, row0 + row + 1)
+            if absent < 0 and pa.types.is_unsigned_integer(column.type):
+                column = self._signed(name, column, row0)
+            column = pc.fill_null(column, pa.scalar(absent, column.type))
+        values = column.to_numpy(zero_copy_only=False)
+        low, high, expected = LIMITS.get(name, (0, (1 << 63) - 1, "nanoseconds, 0 or more"))
+        if int(values.min()) < low or int(values.max()) > high:
+            row = int(np.flatnonzero((values < low) | (values > high))[0])
+            raise TraceError(f"{name} is {values[row]}; expected {expected}. Correct the value.",
+                             self.shown_as, row0 + row + 1)  # fmt: skip
+        values = values.astype(DTYPES[name])
+        if name == "migratetype" and low == -2:
+            np.maximum(values, -1, out=values)
+        return values
+
+    def _signed(self, name: str, column: pa.Array, row0: int) -> pa.Array:
+        """An unsigned column as int64, so that it can hold -1."""
+        largest = pc.max(column).as_py()
+        if largest is not None and largest >= 1 << 63:
+            row = pc.index(column, pa.scalar(largest, column.type)).as_py()
+            raise TraceError(f"{name} is {largest}; expected {LIMITS[name][2]}. Correct the value.",
+                             self.shown_as, row0 + row + 1)  # fmt: skip
+        return column.cast(pa.int64())
+
+    def _pointers(self, column: pa.Array, row0: int) -> np.ndarray:
+        if pa.types.is_integer(column.type):
+            column = pc.fill_null(column, pa.scalar(0, column.type)) if column.null_count else column
+            values = column.to_numpy(zero_copy_only=False)
+            return values.astype(np.int64).view(np.uint64) if values.dtype.kind == "i" else values.astype(np.uint64)
+        encoded = pc.dictionary_encode(column)
+        numbers = []
+        for text in encoded.dictionary.to_pylist():
+            try:
+                numbers.append(0 if text in ("", "(null)", "(nil)") else int(text, 16))
+            except ValueError:
+                numbers.append(-1)
+            if not 0 <= numbers[-1] < 1 << 64:
+                row = pc.index(column, pa.scalar(text, column.type)).as_py()
+                raise TraceError(f"ptr is {text!r}; expected hexadecimal digits, with or without 0x. "
+                                 "Correct the value.", self.shown_as, row0 + row + 1)  # fmt: skip
+        return np.array([*numbers, 0], np.uint64)[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)]
+
+    def _codes(self, name: str, column: pa.Array) -> np.ndarray:
+        """Vocabulary codes of a string column; -1 for null."""
+        if not pa.types.is_dictionary(column.type):
+            if pa.types.is_null(column.type):
+                return np.full(len(column), -1, np.int32)
+            column = pc.dictionary_encode(column)
+        dictionary = column.dictionary
+        known = self._luts.get(name)
+        # The kept dictionary keeps its memory, so an equal address is the same dictionary.
+        if known is None or len(known[0]) != len(dictionary) or _address(known[0]) != _address(dictionary):
+            vocab: Vocab = getattr(self.vocab, STRING_COLUMNS[name])
+            names = dictionary.to_pylist()
+            if name == "event":
+                names = [EVENT_ALIASES.get(text, text) for text in names]
+            lut = np.array([*(-1 if text is None else vocab.code(text) for text in names), -1], np.int32)
+            known = self._luts[name] = (dictionary, lut)
+        indices = column.indices
+        if indices.null_count:
+            if pa.types.is_unsigned_integer(indices.type):
+                indices = indices.cast(pa.int64())
+            indices = pc.fill_null(indices, pa.scalar(-1, indices.type))
+        return known[1][indices.to_numpy(zero_copy_only=False)]
+
+    def _event_kinds(self, codes: np.ndarray, row0: int) -> np.ndarray:
+        if len(self._kinds) < len(self.vocab.event):
+            self._kinds = np.array([EVENT_CODES.get(name, EV_OTHER) for name in self.vocab.event.names], np.uint8)
+        if int(codes.min()) < 0:
+            row = int(codes.argmin())
+            raise TraceError("event is null; expected a name in every row.", self.shown_as, row0 + row + 1)
+        return self._kinds[codes]
+
+    def _tasks(self, column: pa.Array) -> np.ndarray:
+        """Pids as small integers, in order of first appearance; the pids themselves are not kept."""
+        pids = pc.fill_null(column, -1).to_numpy(zero_copy_only=False) if column.null_count else column.to_numpy()
+        pids = np.where((pids < 0) | (pids >= MAX_PID), MAX_PID, pids).astype(np.int64)
+        tasks = self._pids[pids]
+        new = np.flatnonzero((tasks < 0) & (pids != MAX_PID))
+        if len(new):
+            values, first = np.unique(pids[new], return_index=True)
+            values = values[np.argsort(first)]
+            self._pids[values] = np.arange(self._n_pids, self._n_pids + len(values))
+            self._n_pids += len(values)
+            tasks = self._pids[pids]
+        return tasks
+
+    def _text_codes(self, column: pa.Array, event: np.ndarray, event_name: np.ndarray) -> np.ndarray:
+        codes = np.full(len(column), -1, np.int32)
+        lost = self.vocab.event.codes.get(LOST_EVENTS, -2)
+        rows = np.flatnonzero(TEXT_EVENTS[event] | (event_name == lost))
+        if len(rows):
+            encoded = pc.dictionary_encode(column.take(pa.array(rows)))
+            lut = np.array([*(self.vocab.text.code(text) for text in encoded.dictionary.to_pylist()), -1], np.int32)
+            codes[rows] = lut[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)]
+        return codes
+
+
+class ParquetTraceWriter:
+    """
+    Writes canonical Parquet: under a temporary name, put in place by `close`.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced.
+    vocab
+        Of the chunks that will be written.
+    metadata
+        Key-value pairs for the file's footer.
+    drop_empty
+        Leave out those of OPTIONAL_COLUMNS that no row has.
+    compression
+        Parquet codec.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        vocab: TraceVocab,
+        metadata: dict[str, str] | None = None,
+        *,
+        drop_empty: bool = True,
+        compression: str = "zstd",
+    ) -> None:
+        self._path = Path(path)
+        self._part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+        self._vocab = vocab
+        self._compression = compression
+        self._empty = set(OPTIONAL_COLUMNS) if drop_empty else set()
+        self._dictionaries: dict[str, pa.Array] = {}
+        self._schema = pa.schema(list(ARROW_TYPES.items()), metadata=metadata)
+        self._writer = self._open(self._part, self._schema)
+
+    def write(self, chunk: EventChunk, text: Any = None) -> None:
+        """Appends rows; ``text`` is a pyarrow string array that replaces the chunk's own column."""
+        if not len(chunk):
+            return
+        columns = [self._column(name, chunk, text) for name in ARROW_TYPES]
+        self._empty -= {
+            name for name, column in zip(ARROW_TYPES, columns, strict=True) if column.null_count < len(column)
+        }
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+
+    def close(self) -> None:
+        """Puts the file in place."""
+        self._writer.close()
+        if self._empty:
+            self._rewrite()
+        os.replace(self._part, self._path)
+
+    def abort(self) -> None:
+        """Leaves nothing behind."""
+        self._writer.close()
+        self._part.unlink(missing_ok=True)
+
+    def _open(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+        strings = [name for name in schema.names if name in STRING_COLUMNS]
+        return pq.ParquetWriter(path, schema, compression=self._compression, use_dictionary=[*strings, "text"])
+
+    def _rewrite(self) -> None:
+        """Only at the end is it known which optional columns stayed empty; this leaves them out."""
+        kept = [field for field in self._schema if field.name not in self._empty]
+        schema = pa.schema(kept, metadata=self._schema.metadata)
+        part = self._part.with_suffix(".part2")
+        with pq.ParquetFile(self._part) as source, self._open(part, schema) as writer:
+            for group in range(source.num_row_groups):
+                writer.write_table(source.read_row_group(group, columns=schema.names).cast(schema))
+        os.replace(part, self._part)
+
+    def _column(self, name: str, chunk: EventChunk, text: Any) -> pa.Array:
+        if name == "text":
+            if text is None:
+                text = pa.array([None, *self._vocab.text.names], pa.string()).take(pa.array(chunk.text + 1))
+            return text.cast(pa.string())
+        if name in STRING_COLUMNS:
+            codes = chunk.event_name if name == "event" else getattr(chunk, name)
+            vocab: Vocab = getattr(self._vocab, STRING_COLUMNS[name])
+            known = self._dictionaries.get(name)
+            if known is None or len(known) != len(vocab):
+                known = self._dictionaries[name] = pa.array(vocab.names, pa.string())
+            return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), known)
+        values = getattr(chunk, name)
+        if name in ("ts_ns", "cpu", "ptr"):
+            return pa.array(values)
+        return pa.array(values, mask=values == ABSENT[name])
+
+
+def _address(array: pa.Array) -> int:
+    buffer = array.buffers()[-1]
+    return 0 if buffer is None else buffer.address
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

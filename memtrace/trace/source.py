@@ -1,0 +1,345 @@
+"""
+One way to open every kind of trace: whatever it was, what is read from it afterwards is Parquet.
+
+Text, CSV and compressed input is parsed once, into a temporary canonical Parquet file; so a trace can be
+read again, from standard input too, and is never wholly in memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from memtrace.errors import TraceError
+
+from .csv_tokenizer import CSV_COLUMNS, CsvTokenizer
+from .interner import Rows
+from .parquet import ParquetTrace, ParquetTraceWriter
+from .problems import Problems, Settler
+from .schema import EventChunk, TraceVocab
+from .text import ROWS_PER_CHUNK, parsed_chunks
+from .tokenizer import CAUSES, LOST_EVENTS, TextTokenizer
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes read, bytes in all); the second is 0 when it is not known."""
+
+HEAD_BYTES = 1 << 16
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_PARQUET = b"PAR1"
+_OTHER_FILES = {
+    b"PERFILE2": "perf.data; expected its text. Run: perf script -i {0} | memtrace info -",
+    b"\x17\x08Dtracing": "trace.dat of trace-cmd; expected its text. Run: trace-cmd report {0} | memtrace info -",
+}
+
+
+class TraceReader:
+    """
+    A trace, open for reading. Use it as a context manager, or `close` it.
+
+    Attributes
+    ----------
+    path
+        As given; ``-`` is standard input.
+    format
+        ``parquet``, ``csv``, ``ftrace`` or ``perf-script``.
+    vocab
+        Strings of the chunks; grows while they are read.
+    rows
+        Number of rows.
+    """
+
+    def __init__(self, path: str, format: str, trace: ParquetTrace, problems: Problems, spool: Any, digest: str) -> None:
+        self.path = path
+        self.format = format
+        self.vocab = trace.vocab
+        self.rows: int | None = trace.rows
+        self._trace = trace
+        self._parse_problems = problems
+        self._problems = problems
+        self._spool = spool
+        self._digest = digest
+
+    @property
+    def problems(self) -> dict[str, int]:
+        """Counts by cause, of the rows read so far (text and CSV: of all rows)."""
+        return self._problems.counts
+
+    @property
+    def problem_rows(self) -> dict[str, int]:
+        """First line or row of each cause, counted from 1."""
+        return self._problems.rows
+
+    def digest(self) -> str:
+        """SHA-256 of the bytes of the file, or of what came in."""
+        if not self._digest:
+            with open(self.path, "rb") as file:
+                self._digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._digest
+
+    def chunks(self, rows_per_chunk: int = ROWS_PER_CHUNK) -> Iterator[EventChunk]:
+        """All rows in order, from the first again at each call."""
+        for chunk, _ in self._pass(rows_per_chunk, texts=False):
+            yield chunk
+
+    def chunks_with_text(self, rows_per_chunk: int = ROWS_PER_CHUNK) -> Iterator[tuple[EventChunk, Any]]:
+        """Like `chunks`, and with every row's text as a pyarrow string array, for writing them again."""
+        yield from self._pass(rows_per_chunk, texts=True)
+
+    def close(self) -> None:
+        self._trace.close()
+        if self._spool is not None:
+            self._spool.cleanup()
+
+    def __enter__(self) -> TraceReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pass(self, rows_per_chunk: int, texts: bool) -> Iterator[tuple[EventChunk, Any]]:
+        spooled = self._spool is not None and self.format != "parquet"
+        if not spooled:
+            self._problems = self._parse_problems.copy()
+        lost_code = self.vocab.event.code(LOST_EVENTS)
+        settler = Settler(self._problems, lost_code)
+        for chunk, text in self._trace.batches(rows_per_chunk, texts):
+            if not spooled:
+                settler.settle(chunk)
+                self._count_lost(chunk, text, lost_code)
+            yield chunk, text
+
+    def _count_lost(self, chunk: EventChunk, text: Any, lost_code: int) -> None:
+        for i in (chunk.event_name == lost_code).nonzero()[0].tolist():
+            said = text[i].as_py() if text is not None else self.vocab.text.names[chunk.text[i]]
+            n = int(said) if said and said.isdigit() else 1
+            self._problems.add("lost_events", n, chunk.row0 + i + 1)
+
+
+def open_trace(
+    path: str | Path, *, progress: Progress | None = None, columns: Sequence[str] | None = None
+) -> TraceReader:
+    """
+    Opens a trace of any kind (docs/trace-formats.md), plain or compressed with gzip or zstd.
+
+    Parameters
+    ----------
+    path
+        The file; ``-`` is standard input.
+    progress
+        Called while text or compressed input is read.
+    columns
+        Columns that are needed; the chunks' others keep their "no such field" value. All when not given.
+
+    Raises
+    ------
+    TraceError
+        When it cannot be read, or is no trace.
+    """
+    shown = str(path)
+    with _open_file(shown) as file:
+        size, again = 0, False
+        if shown != "-":
+            status = os.fstat(file.fileno())
+            again = stat.S_ISREG(status.st_mode)  # else a pipe, such as <(zcat …): read once, like standard input
+            size = status.st_size if again else 0
+        source = _Input(file, size, progress)
+        head = source.peek(HEAD_BYTES)
+        if again and head.startswith(_PARQUET):
+            return _finish(shown, "parquet", ParquetTrace(path, TraceVocab(), columns), Problems(), None, "")
+        try:
+            return _spooled(shown, source, columns, again)
+        except OSError as error:
+            raise TraceError(f"cannot be read to its end ({error}); expected a whole file. Copy or record it again.",
+                             shown) from error  # fmt: skip
+
+
+def _spooled(shown: str, source: _Input, columns: Sequence[str] | None, again: bool) -> TraceReader:
+    """Puts what comes in into a temporary Parquet file."""
+    spool = tempfile.TemporaryDirectory(prefix="memtrace-")
+    try:
+        stream = _Head(_decompressed(source))
+        target = Path(spool.name) / "trace.parquet"
+        problems = Problems()
+        if stream.head.startswith(_PARQUET):
+            format = "parquet"
+            with open(target, "wb") as file:
+                while data := stream.read(1 << 20):
+                    file.write(data)
+        else:
+            format = _parse(shown, stream, target, problems)
+        digest = "" if again else source.hexdigest()
+        return _finish(shown, format, ParquetTrace(target, TraceVocab(), columns, shown), problems, spool, digest)
+    except BaseException:
+        spool.cleanup()
+        raise
+
+
+def _finish(
+    shown: str, format: str, trace: ParquetTrace, problems: Problems, spool: Any, digest: str
+) -> TraceReader:
+    if not trace.rows:
+        trace.close()
+        raise TraceError("no rows; expected at least one event. Was anything recorded?", shown)
+    return TraceReader(shown, format, trace, problems, spool, digest)
+
+
+def _parse(shown: str, stream: _Head, target: Path, problems: Problems) -> str:
+    """Parses CSV or log text into ``target``; its format."""
+    _check_text(shown, stream.head)
+    vocab = TraceVocab()
+    rows = Rows(ROWS_PER_CHUNK)
+    is_csv = _is_csv(shown, stream.head)
+    tokenizer = CsvTokenizer(rows, vocab, shown) if is_csv else TextTokenizer(rows, vocab, shown)
+    settler = Settler(problems, vocab.event.code(LOST_EVENTS))
+    writer = ParquetTraceWriter(target, vocab, drop_empty=False, compression="lz4")
+    n_rows = 0
+    try:
+        for chunk, text, line in parsed_chunks(stream, tokenizer):
+            settler.settle(chunk, line)
+            writer.write(chunk, text)
+            n_rows += len(chunk)
+        writer.close()
+    except BaseException:
+        writer.abort()
+        raise
+    if isinstance(tokenizer, CsvTokenizer):
+        if not tokenizer.n_columns:
+            raise TraceError("no header row; expected ts_ns,cpu,event,ptr,… Was anything recorded?", shown)
+        for name in tokenizer.unknown_columns:
+            problems.add(f"column_ignored: {name}", 1, 1)
+        return "csv"
+    for cause, n, line in zip(CAUSES, tokenizer.count, tokenizer.first_line, strict=True):
+        problems.add(cause, int(n), int(line))
+    problems.add("lost_events", int(tokenizer.lost), int(tokenizer.lost_line))
+    problems.add("overwritten_before_start", int(tokenizer.overwritten), 0)
+    if not n_rows:
+        line = int(min((at for at in tokenizer.first_line if at), default=0))
+        raise TraceError(f"not a trace: none of its {tokenizer.line} lines is an event; expected Parquet, CSV with a "
+                         "header row, ftrace text or perf script text. See docs/trace-formats.md.",
+                         shown, line)  # fmt: skip
+    return "perf-script" if tokenizer.perf else "ftrace"
+
+
+def _check_text(shown: str, head: bytes) -> None:
+    if not head:
+        raise TraceError("the file is empty; expected a trace. Was anything recorded?", shown)
+    for magic, advice in _OTHER_FILES.items():
+        if head.startswith(magic):
+            raise TraceError("this is " + advice.format(shown), shown)
+    if b"\0" in head[:4096]:
+        raise TraceError("not a trace: binary data; expected Parquet, CSV, ftrace text or perf script text. "
+                         "See docs/trace-formats.md.", shown)  # fmt: skip
+
+
+def _is_csv(shown: str, head: bytes) -> bool:
+    """By the name, or by a first row that names a column of ours."""
+    name = shown.removesuffix(".gz").removesuffix(".zst")
+    for raw in head.lstrip(b"\xef\xbb\xbf").splitlines():
+        line = raw.strip()
+        if line and not line.startswith(b"#"):
+            names = {part.strip().strip('"') for part in line.decode("utf-8", "replace").split(",")}
+            return len(names) > 1 and bool(names & set(CSV_COLUMNS)) or name.endswith(".csv")
+    return name.endswith(".csv")
+
+
+def _open_file(shown: str) -> BinaryIO:
+    if shown == "-":
+        return io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False)) if _has_fd() else sys.stdin.buffer
+    try:
+        if os.path.isdir(shown):
+            raise IsADirectoryError
+        return open(shown, "rb")
+    except FileNotFoundError:
+        folder = os.path.dirname(shown) or "."
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        near = difflib.get_close_matches(os.path.basename(shown), names, 3)
+        hint = f" Near it: {', '.join(sorted(near))}." if near else ""
+        raise TraceError(f"no such file; expected a trace.{hint} Check the path.", shown) from None
+    except IsADirectoryError:
+        raise TraceError("a directory; expected a trace file. Name the file in it.", shown) from None
+    except PermissionError:
+        raise TraceError("no permission to read it; expected a readable file. Change its permissions or the user.",
+                         shown) from None  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise TraceError(f"cannot be opened ({error}); expected a trace file.", shown) from error
+
+
+def _has_fd() -> bool:
+    """Whether standard input is a real one; under a test runner it is not."""
+    try:
+        sys.stdin.fileno()
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
+
+
+def _decompressed(source: _Input) -> Any:
+    head = source.peek(4)
+    for magic, codec in _COMPRESSED.items():
+        if head.startswith(magic):
+            return pa.CompressedInputStream(pa.PythonFile(source, mode="r"), codec)
+    return source
+
+
+class _Head:
+    """A stream whose beginning has been looked at."""
+
+    def __init__(self, stream: Any) -> None:
+        parts = []
+        missing = HEAD_BYTES
+        while missing and (data := stream.read(missing)):
+            parts.append(data)
+            missing -= len(data)
+        self.head = b"".join(parts)
+        self._ahead = self.head
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return self._stream.read(size)
+
+
+class _Input(io.RawIOBase):
+    """The raw bytes that come in, counted for the progress bar and hashed on their way."""
+
+    def __init__(self, file: BinaryIO, size: int, progress: Progress | None) -> None:
+        self._file = file
+        self._size = size
+        self._progress = progress
+        self._hash = hashlib.sha256()
+        self._done = 0
+        self._ahead = b""
+
+    def peek(self, size: int) -> bytes:
+        while len(self._ahead) < size and (data := self._file.read(size - len(self._ahead))):
+            self._ahead += data
+        return self._ahead[:size]
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = 1 << 20 if size is None or size < 0 else size
+        data, self._ahead = self._ahead[:wanted], self._ahead[wanted:]
+        if not data:
+            data = self._file.read(wanted)
+        self._hash.update(data)
+        self._done += len(data)
+        if self._progress is not None:
+            self._progress(self._done, self._size)
+        return data
+
+    def readable(self) -> bool:
+        return True
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
