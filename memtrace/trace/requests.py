@@ -24,8 +24,9 @@ RQ_BULK_FREE = 8  # one object of a bulk free; FLAG_LAST on the last of its arra
 RQ_KFREE_NULL = 9  # kfree(NULL) or kfree(ZERO_SIZE_PTR): an event, nothing to free
 RQ_MARKER = 10  # take a sample; size = vocab.text code
 
-FLAG_LAST = 1  # last object of its bulk array on this CPU
+FLAG_LAST = 1  # last object of its bulk array on this CPU; of RQ_PAGE_FREE: the handle ends with it
 FLAG_MISSED = 2  # not in the trace: a free that must have happened (its pointer was handed out again)
+# (A missed RQ_PAGE_FREE and the free of a whole block are offset 0 and the block's order, with FLAG_LAST.)
 FLAG_UNTRACED_PAGE = 4  # gt_page bulk_alloc: taken by __alloc_pages_bulk, which skips mm_page_alloc
 
 REQUEST_COLUMNS: tuple[tuple[str, Any], ...] = (
@@ -42,6 +43,8 @@ REQUEST_COLUMNS: tuple[tuple[str, Any], ...] = (
     ("size", np.int64),
     ("addr", np.int64),  # recorded physical address of the object (ptr - direct-map base), or pfn << 12
     #                      of the page block; -1 unknown. Compared with, never obeyed.
+    ("offset", np.int32),  # of RQ_PAGE_FREE: first page freed, counted from the start of the handle's block.
+    #                        A block may be freed in pieces of 2**size pages; the last has FLAG_LAST. Else 0.
 )
 
 
@@ -61,6 +64,7 @@ class Requests:
     gfp: np.ndarray
     size: np.ndarray
     addr: np.ndarray
+    offset: np.ndarray
 
     def __len__(self) -> int:
         return len(self.row)
@@ -111,9 +115,13 @@ class Census:
     start_pfn: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """First pfn of page blocks alive at the start (first seen being freed)."""
     start_order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
+    start_size: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """bytes_alloc of the objects of ``start_addr``, 0 unknown. More than a page's worth with cache -1 is a
+    large kmalloc."""
     max_handles: int = 0
     """Objects alive at once, at most, over the whole trace."""
     max_page_handles: int = 0
+    """Page blocks alive at once: a bound, a little above the true number."""
     events: dict[str, int] = field(default_factory=dict)
     """Rows by event name."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -121,3 +129,39 @@ class Census:
     lost: int = 0
     notes: list[str] = field(default_factory=list)
     """Sentences for the report: what this trace cannot tell."""
+    plan: PairingPlan | None = None
+    """What the second reading needs of the first; of no interest to others."""
+
+
+@dataclass(slots=True)
+class PairingPlan:
+    """
+    Decisions of the first reading that depend on later rows, for the second.
+
+    Attributes
+    ----------
+    start_ptr
+        Pointers of the objects alive at the start, by handle.
+    start_frame
+        First frames of the page blocks alive at the start, by page handle (a pfn, or made of a pointer).
+    cache_of_name
+        Census.caches index by vocab.name code, -1 for names that are no cache's.
+    class_keys, class_cache
+        Keys of allocation classes without a name in the event, and their Census.caches index.
+    page_verdict
+        PAGE_* of page event i (mm_page_alloc and mm_page_free, in row order) in bits ``2 * (i % 4)`` of byte
+        ``i // 4``.
+    bulk_last
+        Bit ``i % 8`` of byte ``i // 8``: accepted bulk row i is the last of its array.
+    doubled_rows
+        Rows of the first of two kmalloc events for one large allocation, ascending.
+    """
+
+    start_ptr: np.ndarray
+    start_frame: np.ndarray
+    cache_of_name: np.ndarray
+    class_keys: np.ndarray
+    class_cache: np.ndarray
+    page_verdict: np.ndarray
+    bulk_last: np.ndarray
+    doubled_rows: np.ndarray

@@ -1,0 +1,244 @@
+"""The first reading of a trace: what is in it, which cache and which owner everything has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .causes import CAUSE_NAMES, CLASS_KMALLOC, CLASS_NAMED, CLASS_SITE, LARGE_KMALLOC_BYTES, PTR_FRAME
+from .census_core import CensusScan
+from .columns import Columns
+from .naming import (
+    MIXED_PAGES_SHARE,
+    AllocClass,
+    Votes,
+    kmalloc_cache_name,
+    name_classes,
+    unknown_name,
+    unnamed_groups,
+    unpack_links,
+    unpack_votes,
+)
+from .ownership import DirectMap, find_direct_map
+from .reading import TraceReader, chunks_from
+from .requests import Census, PairingPlan, TraceCache
+from .schema import TraceVocab
+
+LARGE_KMALLOC_ORDER = 2
+"""The smallest block of a large kmalloc: more than two pages."""
+
+
+def take_census(
+    reader: TraceReader, *, start_row: int = 0, progress: Callable[[int], None] | None = None
+) -> Census:
+    """
+    Read a trace once and find out what its second reading must know beforehand.
+
+    Parameters
+    ----------
+    reader
+        An open trace; its chunks can be read again.
+    start_row
+        Rows before this one are as if they were not there.
+    progress
+        Called after each chunk with the number of rows read.
+
+    Returns
+    -------
+    The census, with the plan that `RequestStream` follows.
+
+    Raises
+    ------
+    TraceError
+        When a row cannot be (a negative cpu).
+    """
+    direct_map = find_direct_map(reader, start_row)
+    columns = Columns()
+    scan = CensusScan(columns, direct_map.base)
+    census = Census(first_row=start_row, direct_map_base=direct_map.base, base_support=direct_map.support)
+    events = np.zeros(0, np.int64)
+    first_ts = last_ts = 0
+    for chunk in chunks_from(reader, start_row):
+        if census.rows == 0:
+            first_ts = int(chunk.ts_ns[0])
+        last_ts = int(chunk.ts_ns[-1])
+        columns.bind(chunk, reader.vocab)
+        scan.scan()
+        seen = np.bincount(chunk.event_name + 1, minlength=len(events))
+        seen[: len(events)] += events
+        events = seen
+        census.rows += len(chunk)
+        census.cpus = max(census.cpus, int(chunk.cpu.max()) + 1)
+        if progress is not None:
+            progress(census.rows)
+    scan.finish()
+    census.span_ns = last_ts - first_ts
+    census.events = {
+        reader.vocab.event.names[code - 1] if code else "(no name)": int(n) for code, n in enumerate(events) if n
+    }
+    census.lost = int(getattr(reader, "lost", 0))
+    _name_caches(census, scan, reader.vocab)
+    census.max_handles = scan.n_start + scan.peak
+    census.max_page_handles = scan.pages.n_start + scan.pages.peak + scan.pages.max_delay
+    census.counts.update({name: int(n) for name, n in zip(CAUSE_NAMES, scan.counts, strict=True) if n})
+    if census.lost:
+        census.counts["lost_events"] = census.lost
+    census.notes = _notes(census, direct_map)
+    return census
+
+
+def _classes(scan: CensusScan) -> list[AllocClass]:
+    return [
+        AllocClass(
+            scan.c_kind[i], scan.c_site[i], scan.c_name[i] if scan.c_kind[i] == CLASS_NAMED else -1,
+            scan.c_req[i], scan.c_alloc[i], scan.c_allocs[i], bool(scan.c_reclaimable[i]),
+        )
+        for i in range(scan.n_classes)
+    ]
+
+
+class _Caches:
+    """The caches of a trace, made in the order in which they are asked for."""
+
+    def __init__(self) -> None:
+        self.list: list[TraceCache] = []
+        self._index: dict[str, int] = {}
+
+    def index(self, name: str, inferred: bool = False) -> int:
+        found = self._index.get(name)
+        if found is None:
+            found = self._index[name] = len(self.list)
+            self.list.append(TraceCache(name, inferred=inferred))
+        return found
+
+
+def _name_caches(census: Census, scan: CensusScan, vocab: TraceVocab) -> None:
+    """Give every class, name and object its cache, and leave the plan for the second reading."""
+    classes = _classes(scan)
+    by_free, by_page = unpack_votes(scan.votes.items())
+    mixed = scan.met > 0 and scan.mixed > MIXED_PAGES_SHARE * scan.met
+    votes = Votes(by_free, by_page, unpack_links(scan.links.items()), mixed)
+    names = name_classes(classes, votes)
+    groups = unnamed_groups(classes, names, votes)
+
+    caches = _Caches()
+    cache_of_name = np.full(len(vocab.name), -1, np.int32)
+    for code in scan.names_seen[: scan.n_names]:
+        cache_of_name[code] = caches.index(vocab.name.names[code])
+    cache_of_class = np.full(len(classes), -1, np.int32)
+    for i, cls in enumerate(classes):
+        if names[i] >= 0:
+            cache_of_class[i] = cache_of_name[names[i]]
+        elif cls.kind == CLASS_SITE:
+            name = unknown_name(classes[groups[i]], lambda site: vocab.call_site.names[site] if site >= 0 else "?")
+            cache_of_class[i] = caches.index(name, inferred=True)
+    _describe(caches.list, classes, cache_of_class)
+    _count_inferred(census, classes, names)
+    kmalloc_cache = np.array(
+        [caches.index(name) if (name := kmalloc_cache_name(cls)) else -1 for cls in classes], np.int32
+    )
+    _start_objects(census, scan, classes, cache_of_name, np.where(kmalloc_cache >= 0, kmalloc_cache, cache_of_class))
+    census.caches = caches.list
+    for cls, cache in zip(classes, kmalloc_cache, strict=True):
+        if cache >= 0:
+            census.caches[cache].size = cls.bytes_alloc
+            census.caches[cache].object_size = cls.bytes_alloc
+            census.caches[cache].allocs += cls.allocs
+
+    site = np.array([cls.kind == CLASS_SITE for cls in classes], bool)
+    frames = np.array(scan.pages.start_pfn[: scan.pages.n_start], np.int64)
+    census.start_pfn = np.where(frames >= PTR_FRAME, -1, frames)
+    census.start_order = np.array(scan.pages.start_order[: scan.pages.n_start], np.int16)
+    census.plan = PairingPlan(
+        start_ptr=np.array(scan.start_ptr[: scan.n_start], np.uint64),
+        start_frame=frames,
+        cache_of_name=cache_of_name,
+        class_keys=np.array(scan.c_key[: scan.n_classes], np.uint64)[site],
+        class_cache=cache_of_class[site],
+        page_verdict=np.array(scan.pages.verdict[: scan.pages.ordinal // 4 + 1], np.uint8),
+        bulk_last=np.array(scan.bulk_last[: scan.n_bulk // 8 + 1], np.uint8),
+        doubled_rows=np.sort(np.array(scan.doubled_rows[: scan.n_doubled], np.int64)),
+    )
+
+
+def _describe(caches: list[TraceCache], classes: list[AllocClass], cache_of_class: np.ndarray) -> None:
+    for cls, index in zip(classes, cache_of_class, strict=True):
+        if index < 0:
+            continue
+        cache = caches[index]
+        cache.object_size = max(cache.object_size, cls.bytes_req)
+        cache.size = max(cache.size, cls.bytes_alloc)
+        cache.reclaimable |= cls.reclaimable
+        cache.allocs += cls.allocs
+
+
+def _count_inferred(census: Census, classes: list[AllocClass], names: np.ndarray) -> None:
+    """Allocations whose cache no event of theirs named: found by rule, and not found at all."""
+    inferred = sum(cls.allocs for cls, name in zip(classes, names, strict=True)
+                   if cls.kind == CLASS_SITE and name >= 0)
+    unknown = sum(cls.allocs for cls, name in zip(classes, names, strict=True) if cls.kind == CLASS_SITE and name < 0)
+    for cause, n in (("cache_inferred", inferred), ("cache_unknown", unknown)):
+        if n:
+            census.counts[cause] = n
+
+
+def _start_objects(
+    census: Census, scan: CensusScan, classes: list[AllocClass], cache_of_name: np.ndarray, cache_of_class: np.ndarray
+) -> None:
+    """Objects alive and objects free at the start: where they lie, which cache they are of, how large."""
+    n = scan.n_start
+    base = np.uint64(census.direct_map_base)
+    census.start_addr = _addresses(np.array(scan.start_ptr[:n], np.uint64), base)
+    life = np.array(scan.start_life[:n], np.int64)
+    name = np.array(scan.start_name[:n], np.int64)
+    page_name = np.where(life >= 0, np.array(scan.pages.name[: scan.pages.n_lives], np.int64)[life], -1)
+    page_class = np.where(life >= 0, np.array(scan.pages.cls[: scan.pages.n_lives], np.int64)[life], -1)
+    sizes = np.array([max(cls.bytes_alloc, 0) for cls in classes], np.int64)
+    name = np.where(name >= 0, name, page_name)
+    none = np.full(n, -1, np.int32)
+    by_class = cache_of_class[page_class] if len(classes) else none
+    by_name = cache_of_name[name] if len(cache_of_name) else none
+    census.start_cache = np.where(name >= 0, by_name, np.where(page_class >= 0, by_class, -1)).astype(np.int32)
+    census.start_size = np.where(page_class >= 0, sizes[page_class] if len(classes) else 0, 0)
+    # The only object ever seen on its page, at its first byte, and the page was freed as a large block.
+    order = np.where(life >= 0, np.array(scan.pages.order[: scan.pages.n_lives], np.int64)[life], 0)
+    alone = np.bincount(life[life >= 0], minlength=scan.pages.n_lives + 1)[life] == 1
+    large = (page_class < 0) & (name < 0) & (order >= LARGE_KMALLOC_ORDER) & alone & (census.start_addr % 4096 == 0)
+    census.start_size = np.where(large, np.int64(4096) << order, census.start_size).astype(np.int64)
+
+    free_class = np.array(scan.free_class[: scan.n_free], np.int64)
+    small = np.array([cls.kind != CLASS_KMALLOC or cls.bytes_alloc <= LARGE_KMALLOC_BYTES for cls in classes], bool)
+    kept = small[free_class] if len(classes) else np.zeros(0, bool)
+    census.start_free_addr = _addresses(np.array(scan.free_ptr[: scan.n_free], np.uint64), base)[kept]
+    census.start_free_cache = cache_of_class[free_class][kept].astype(np.int32)
+    census.start_free_cpu = np.array(scan.free_cpu[: scan.n_free], np.int16)[kept]
+
+
+def _addresses(ptr: np.ndarray, base: np.uint64) -> np.ndarray:
+    if base == 0:
+        return np.full(len(ptr), -1, np.int64)
+    return np.where((ptr >= base) & (ptr - base < 1 << 52), (ptr - base).astype(np.int64), -1)
+
+
+def _notes(census: Census, direct_map: DirectMap) -> list[str]:
+    notes = []
+    counts = census.counts
+    if not direct_map.base and counts.get("slab_page_by_flags"):
+        notes.append(
+            "Addresses do not tell page frames (hashed pointers?): the slab allocator's own pages were told by "
+            "their flags and the event that follows, and what was free at the start is unknown."
+        )
+    if counts.get("free_of_untraced_alloc") or counts.get("page_free_of_free"):
+        notes.append(
+            "Some objects or pages are freed that no event allocated (bulk allocation leaves none); such frees "
+            "are left out."
+        )
+    if counts.get("alloc_of_live_pointer"):
+        notes.append(
+            "Some pointers are handed out while in use: their frees left no event (bulk free, kfree_rcu) and are "
+            "inserted at the latest possible time."
+        )
+    if census.lost:
+        notes.append(f"{census.lost} events were lost while recording.")
+    return notes

@@ -1,0 +1,548 @@
+"""The compiled loop of the first reading: every row of a trace, once, in order."""
+
+from __future__ import annotations
+
+import cython
+import numpy as np
+
+from memtrace.trace.causes import (
+    C_ALLOC_OF_LIVE_POINTER,
+    C_DOUBLE_FREE,
+    C_FAILED_ALLOC,
+    C_FAILED_PAGE_ALLOC,
+    C_FREE_OF_UNKNOWN,
+    C_FREE_OF_UNTRACED_ALLOC,
+    C_IMPOSSIBLE_ORDER,
+    C_KFREE_BULK_CALLBACKS,
+    C_KFREE_NULL,
+    C_LARGE_KMALLOC_DOUBLED,
+    C_LARGE_KMALLOC_PAGE,
+    C_OTHER_ROWS,
+    C_OUTCOME_ROWS,
+    C_PAGE_BULK_ALLOC,
+    C_PAGE_ISOLATED,
+    C_PERCPU_NOT_MODELLED,
+    C_SLAB_PAGE_BY_FLAGS,
+    CAUSES,
+    CLASS_KMALLOC,
+    CLASS_KMALLOC_KEY,
+    CLASS_NAMED,
+    CLASS_NAMED_KEY,
+    CLASS_SITE,
+    LARGE_KMALLOC_BYTES,
+    MAX_CPUS,
+    MAX_TRACE_ORDER,
+    PTR_FRAME,
+    PTR_FRAME_MASK,
+    TEXT_ALLOC,
+    TEXT_BULK_ALLOC,
+    TEXT_FREE,
+    TEXT_OTHER,
+    ZERO_SIZE_PTR,
+)
+from memtrace.trace.columns import Columns
+from memtrace.trace.pages_seen import PagesSeen
+from memtrace.trace.ptrmap import PtrMap, doubled
+from memtrace.trace.schema import (
+    EV_CACHE_ALLOC,
+    EV_CACHE_ALLOC_BULK,
+    EV_CACHE_FREE,
+    EV_CACHE_FREE_BULK,
+    EV_EXTFRAG,
+    EV_GT_BULK_OBJ,
+    EV_GT_PAGE,
+    EV_GT_SLAB,
+    EV_KFREE,
+    EV_KFREE_BULK_CALLBACK,
+    EV_KMALLOC,
+    EV_MARKER,
+    EV_PAGE_ALLOC,
+    EV_PAGE_FREE,
+    EV_PAGE_FREE_BATCHED,
+    EV_PCPU_DRAIN,
+    EV_PERCPU_ALLOC,
+    EV_PERCPU_DESTROY_CHUNK,
+    EV_ZONE_LOCKED,
+)
+
+PTR_FREED = -2  # value of a pointer last seen being freed; -1 is one never seen, >= 0 the class of a live one
+LIFE_START = 3  # as in pages_seen
+DIRECT_MAP_BITS = 52  # no machine has more physical address bits
+SIZE_MASK = (1 << 21) - 1
+
+
+@cython.cclass
+class CensusScan:
+    """
+    What the first reading knows so far; `memtrace.trace.census` makes a Census of it.
+
+    Attributes
+    ----------
+    objects
+        Pointer -> class of the live object there, or PTR_FREED.
+    classes
+        Key of an allocation class (see ``class_key``) -> its number; ``c_*`` are its properties.
+    votes
+        ``(class << 24 | name) << 1 | by_page`` -> frees that gave this class this name.
+    links
+        ``class << 31 | class`` -> times two classes met on one slab page.
+    mixed, met
+        Of the times two allocations met on one slab page: with different sizes, and all. Slab pages of
+        SLUB and SLAB hold one cache, those of SLOB anything.
+    start_*
+        Objects alive at the start, in the order of their frees; ``start_name`` from the free (-1 none),
+        ``start_life`` of their page (-1 unknown).
+    free_*
+        Objects free at the start, in the order of their allocations.
+    bulk_last
+        One bit an accepted row of a bulk operation: it is the last of its array.
+    doubled_rows
+        Rows of the first of two kmalloc events for one large allocation.
+    """
+
+    cols: Columns
+    pages: PagesSeen
+    base: cython.ulonglong
+    objects: PtrMap
+    classes: PtrMap
+    n_classes: cython.int
+    c_key: cython.ulonglong[:]
+    c_kind: cython.uchar[:]
+    c_reclaimable: cython.uchar[:]
+    c_site: cython.int[:]
+    c_name: cython.int[:]
+    c_req: cython.longlong[:]
+    c_alloc: cython.longlong[:]
+    c_allocs: cython.longlong[:]
+    votes: PtrMap
+    links: PtrMap
+    mixed: cython.longlong
+    met: cython.longlong
+    names_seen: cython.int[:]
+    n_names: cython.int
+    name_known: PtrMap
+    start_ptr: cython.ulonglong[:]
+    start_name: cython.int[:]
+    start_life: cython.int[:]
+    n_start: cython.longlong
+    free_ptr: cython.ulonglong[:]
+    free_class: cython.int[:]
+    free_cpu: cython.short[:]
+    n_free: cython.longlong
+    live: cython.longlong
+    peak: cython.longlong
+    bulk_last: cython.uchar[:]
+    n_bulk: cython.longlong
+    run_key: cython.longlong[:]
+    run_last: cython.longlong[:]
+    last_born: cython.longlong[:]
+    last_life: cython.int[:]
+    last_ptr: cython.ulonglong[:]
+    last_bytes: cython.longlong[:]
+    last_row: cython.longlong[:]
+    doubled_rows: cython.longlong[:]
+    n_doubled: cython.longlong
+    counts: cython.longlong[:]
+
+    def __init__(self, cols: Columns, base: cython.ulonglong) -> None:
+        n = 256
+        self.cols = cols
+        self.base = base
+        self.counts = memoryview(np.zeros(len(CAUSES), np.int64))
+        self.pages = PagesSeen(self.counts)
+        self.objects = PtrMap(12)
+        self.classes = PtrMap(8)
+        self.n_classes = 0
+        self.c_key = memoryview(np.zeros(n, np.uint64))
+        self.c_kind = memoryview(np.zeros(n, np.uint8))
+        self.c_reclaimable = memoryview(np.zeros(n, np.uint8))
+        self.c_site = memoryview(np.zeros(n, np.int32))
+        self.c_name = memoryview(np.zeros(n, np.int32))
+        self.c_req = memoryview(np.zeros(n, np.int64))
+        self.c_alloc = memoryview(np.zeros(n, np.int64))
+        self.c_allocs = memoryview(np.zeros(n, np.int64))
+        self.votes = PtrMap(8)
+        self.links = PtrMap(8)
+        self.mixed = 0
+        self.met = 0
+        self.names_seen = memoryview(np.zeros(n, np.int32))
+        self.n_names = 0
+        self.name_known = PtrMap(8)
+        self.start_ptr = memoryview(np.zeros(n, np.uint64))
+        self.start_name = memoryview(np.zeros(n, np.int32))
+        self.start_life = memoryview(np.zeros(n, np.int32))
+        self.n_start = 0
+        self.free_ptr = memoryview(np.zeros(n, np.uint64))
+        self.free_class = memoryview(np.zeros(n, np.int32))
+        self.free_cpu = memoryview(np.zeros(n, np.int16))
+        self.n_free = 0
+        self.live = 0
+        self.peak = 0
+        self.bulk_last = memoryview(np.zeros(n, np.uint8))
+        self.n_bulk = 0
+        self.run_key = memoryview(np.full(MAX_CPUS * 4, -1, np.int64))
+        self.run_last = memoryview(np.full(MAX_CPUS * 4, -1, np.int64))
+        self.last_born = memoryview(np.full(MAX_CPUS, -1, np.int64))
+        self.last_life = memoryview(np.full(MAX_CPUS, -1, np.int32))
+        self.last_ptr = memoryview(np.zeros(MAX_CPUS, np.uint64))
+        self.last_bytes = memoryview(np.zeros(MAX_CPUS, np.int64))
+        self.last_row = memoryview(np.zeros(MAX_CPUS, np.int64))
+        self.doubled_rows = memoryview(np.zeros(n, np.int64))
+        self.n_doubled = 0
+
+    @cython.ccall
+    def scan(self) -> cython.void:
+        """All rows of the chunk that ``cols`` is bound to."""
+        c: Columns = self.cols
+        i: cython.longlong
+        event: cython.int
+        cpu: cython.int
+        order: cython.int
+        frame: cython.longlong
+        kind: cython.int
+        n: cython.longlong = c.n
+        self.pages.reserve(n)
+        while (self.n_bulk + n) // 8 + 1 > len(self.bulk_last):
+            old = np.asarray(self.bulk_last)
+            self.bulk_last = memoryview(np.concatenate([old, np.zeros(len(old), np.uint8)]))
+        for i in range(n):
+            event = c.event[i]
+            cpu = c.cpu[i]
+            if event == EV_CACHE_ALLOC:
+                self.object_alloc(i, cpu, self.cache_class(i))
+            elif event == EV_CACHE_FREE:
+                self.object_free(i, cpu, c.name[i])
+            elif event == EV_KMALLOC:
+                self.kmalloc(i, cpu)
+            elif event == EV_KFREE:
+                self.object_free(i, cpu, -1)
+            elif event == EV_PAGE_ALLOC or event == EV_PAGE_FREE or event == EV_PAGE_FREE_BATCHED:
+                frame = c.page_frame(i)
+                order = c.order[i]
+                if event == EV_PAGE_FREE_BATCHED:
+                    if frame >= 0:
+                        self.pages.batched(frame, 1)
+                    continue
+                if order < 0 or order > MAX_TRACE_ORDER:
+                    self.counts[C_IMPOSSIBLE_ORDER] += 1
+                elif frame < 0:
+                    if event == EV_PAGE_ALLOC:
+                        self.counts[C_FAILED_PAGE_ALLOC] += 1
+                elif event == EV_PAGE_ALLOC:
+                    kind = c.gfp_slab[c.gfp[i] + 1]
+                    self.last_life[cpu] = self.pages.alloc(
+                        frame, 1 if frame >= PTR_FRAME else 1 << order, order, False, kind)
+                    self.last_born[cpu] = self.pages.ordinal
+                else:
+                    self.pages.free(frame, 1 if frame >= PTR_FRAME else 1 << order, order, False)
+                self.last_ptr[cpu] = 0
+                self.pages.ordinal += 1
+            elif event == EV_GT_BULK_OBJ or event == EV_CACHE_ALLOC_BULK or event == EV_CACHE_FREE_BULK:
+                kind = c.text_kind[c.text[i] + 1]
+                if event == EV_CACHE_ALLOC_BULK or (event == EV_GT_BULK_OBJ and kind == TEXT_ALLOC):
+                    self.bulk_row(i, cpu, True)
+                elif event == EV_CACHE_FREE_BULK or kind == TEXT_FREE:
+                    self.bulk_row(i, cpu, False)
+                else:
+                    self.counts[C_OTHER_ROWS] += 1
+            elif event == EV_GT_PAGE:
+                kind = c.text_kind[c.text[i] + 1]
+                order = c.order[i]
+                if kind == TEXT_BULK_ALLOC and c.pfn[i] > 0 and 0 <= order <= MAX_TRACE_ORDER:
+                    self.counts[C_PAGE_BULK_ALLOC] += 1
+                    self.pages.alloc(c.pfn[i], 1 << order, order, True, 0)
+                elif kind == TEXT_OTHER:
+                    self.counts[C_PAGE_ISOLATED] += 1
+                else:
+                    self.counts[C_OTHER_ROWS] += 1
+            elif event == EV_KFREE_BULK_CALLBACK:
+                self.counts[C_KFREE_BULK_CALLBACKS] += 1
+                self.close_run(cpu, c.level[c.ctx[i] + 1])
+            elif event == EV_ZONE_LOCKED or event == EV_PCPU_DRAIN or event == EV_EXTFRAG or event == EV_GT_SLAB:
+                self.counts[C_OUTCOME_ROWS] += 1
+            elif EV_PERCPU_ALLOC <= event <= EV_PERCPU_DESTROY_CHUNK:
+                self.counts[C_PERCPU_NOT_MODELLED] += 1
+            elif event != EV_MARKER:
+                self.counts[C_OTHER_ROWS] += 1
+
+    @cython.cfunc
+    def kmalloc(self, i: cython.longlong, cpu: cython.int) -> cython.void:
+        """kmalloc; one for a large object may be written twice, the real caller's second (MODEL 5.3)."""
+        c: Columns = self.cols
+        ptr: cython.ulonglong = c.ptr[i]
+        n_bytes: cython.longlong = c.bytes_alloc[i]
+        cls: cython.int = self.class_of(
+            CLASS_KMALLOC_KEY | cython.cast(cython.ulonglong, n_bytes + 1) & PTR_FRAME_MASK, CLASS_KMALLOC, i)
+        if n_bytes > LARGE_KMALLOC_BYTES and ptr != 0 and ptr == self.last_ptr[cpu] and n_bytes == self.last_bytes[cpu]:
+            self.counts[C_LARGE_KMALLOC_DOUBLED] += 1
+            if self.n_doubled == len(self.doubled_rows):
+                self.doubled_rows = doubled(self.doubled_rows)
+            self.doubled_rows[self.n_doubled] = self.last_row[cpu]
+            self.n_doubled += 1
+            self.last_ptr[cpu] = 0
+            return
+        self.object_alloc(i, cpu, cls)
+        self.last_ptr[cpu] = ptr
+        self.last_bytes[cpu] = n_bytes
+        self.last_row[cpu] = c.row0 + i
+
+    @cython.cfunc
+    def cache_class(self, i: cython.longlong) -> cython.int:
+        """Class of a kmem_cache_alloc row (or of one that was bulk allocated)."""
+        c: Columns = self.cols
+        name: cython.int = c.name[i]
+        if name >= 0:
+            self.see_name(name)
+            return self.class_of(CLASS_NAMED_KEY | cython.cast(cython.ulonglong, name), CLASS_NAMED, i)
+        return self.class_of(
+            (cython.cast(cython.ulonglong, c.call_site[i] + 2) << 42)
+            | (cython.cast(cython.ulonglong, c.bytes_req[i] & SIZE_MASK) << 21)
+            | cython.cast(cython.ulonglong, c.bytes_alloc[i] & SIZE_MASK),
+            CLASS_SITE, i)
+
+    @cython.cfunc
+    def class_of(self, key: cython.ulonglong, kind: cython.int, i: cython.longlong) -> cython.int:
+        c: Columns = self.cols
+        slot: cython.longlong = self.classes.slot(key)
+        cls: cython.int = self.classes.vals[slot]
+        if cls < 0:
+            cls = self.n_classes
+            if cls == len(self.c_kind):
+                self.grow_classes()
+            self.n_classes += 1
+            self.classes.vals[slot] = cls
+            self.c_key[cls] = key
+            self.c_kind[cls] = kind
+            self.c_reclaimable[cls] = 0
+            self.c_site[cls] = c.call_site[i]
+            self.c_name[cls] = c.name[i]
+            self.c_req[cls] = -1
+            self.c_alloc[cls] = -1
+            self.c_allocs[cls] = 0
+        if c.bytes_alloc[i] > self.c_alloc[cls]:
+            self.c_alloc[cls] = c.bytes_alloc[i]
+        if c.bytes_req[i] > self.c_req[cls]:
+            self.c_req[cls] = c.bytes_req[i]
+        return cls
+
+    @cython.cfunc
+    def grow_classes(self) -> cython.void:
+        self.c_key = doubled(self.c_key)
+        self.c_kind = doubled(self.c_kind)
+        self.c_reclaimable = doubled(self.c_reclaimable)
+        self.c_site = doubled(self.c_site)
+        self.c_name = doubled(self.c_name)
+        self.c_req = doubled(self.c_req)
+        self.c_alloc = doubled(self.c_alloc)
+        self.c_allocs = doubled(self.c_allocs)
+
+    @cython.cfunc
+    def see_name(self, name: cython.int) -> cython.void:
+        """Remember cache names in the order in which events print them."""
+        slot: cython.longlong = self.name_known.slot(name + 1)
+        if self.name_known.vals[slot] < 0:
+            if self.n_names == len(self.names_seen):
+                self.names_seen = doubled(self.names_seen)
+            self.names_seen[self.n_names] = name
+            self.name_known.vals[slot] = self.n_names
+            self.n_names += 1
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def frame_of(self, ptr: cython.ulonglong) -> cython.longlong:
+        """Frame that an object lies in, or -1 when addresses do not tell."""
+        if self.base == 0 or ptr < self.base or (ptr - self.base) >> DIRECT_MAP_BITS:
+            return -1
+        return (ptr - self.base) >> 12
+
+    @cython.cfunc
+    def object_alloc(self, i: cython.longlong, cpu: cython.int, cls: cython.int) -> cython.bint:
+        """One object handed out; whether there was one."""
+        c: Columns = self.cols
+        ptr: cython.ulonglong = c.ptr[i]
+        slot: cython.longlong
+        seen: cython.int
+        life: cython.int
+        frame: cython.longlong
+        if ptr == 0 or ptr == ZERO_SIZE_PTR:
+            self.counts[C_FAILED_ALLOC] += 1
+            return False
+        self.close_run(cpu, c.level[c.ctx[i] + 1])
+        self.c_allocs[cls] += 1
+        slot = self.objects.slot(ptr)
+        seen = self.objects.vals[slot]
+        self.objects.vals[slot] = cls
+        if seen >= 0:
+            self.counts[C_ALLOC_OF_LIVE_POINTER] += 1
+        else:
+            self.live += 1
+            if self.live > self.peak:
+                self.peak = self.live
+        frame = self.frame_of(ptr)
+        if frame >= 0:
+            life = self.pages.frames.get(frame)
+            if self.c_alloc[cls] > LARGE_KMALLOC_BYTES and self.c_kind[cls] == CLASS_KMALLOC and (
+                    life >= 0 and self.pages.owned[life] == 0):
+                self.counts[C_LARGE_KMALLOC_PAGE] += 1
+            life = self.pages.touch(frame)
+            self.meet(life, cls)
+            if seen == -1 and self.pages.kind[life] == LIFE_START:
+                self.add_free(ptr, cls, cpu)
+        elif self.base == 0:
+            self.own_by_flags(i, cpu, cls)
+        self.last_life[cpu] = -1
+        self.last_ptr[cpu] = 0
+        return True
+
+    @cython.cfunc
+    def own_by_flags(self, i: cython.longlong, cpu: cython.int, cls: cython.int) -> cython.void:
+        """Addresses do not tell: the last page this CPU got is the slab allocator's if its flags say so."""
+        life: cython.int = self.last_life[cpu]
+        pages: PagesSeen = self.pages
+        large: cython.bint
+        if life < 0 or pages.born[life] != self.last_born[cpu] or pages.owned[life]:
+            return
+        large = self.c_kind[cls] == CLASS_KMALLOC and (
+            self.cols.bytes_alloc[i] > LARGE_KMALLOC_BYTES
+            and self.cols.bytes_alloc[i] == cython.cast(cython.longlong, 4096) << pages.order[life])
+        if large or pages.slab_flags[life] & 1:
+            pages.own(life)
+            self.counts[C_SLAB_PAGE_BY_FLAGS] += 1
+            if large:
+                self.counts[C_LARGE_KMALLOC_PAGE] += 1
+
+    @cython.cfunc
+    def meet(self, life: cython.int, cls: cython.int) -> cython.void:
+        """An allocation of this class lies on this slab page: what else does says what cache it is."""
+        pages: PagesSeen = self.pages
+        before: cython.int = pages.cls[life]
+        if pages.slab_flags[life] & 2:
+            self.c_reclaimable[cls] = 1
+        if before >= 0:
+            self.met += 1
+            if before != cls:
+                if self.c_alloc[before] != self.c_alloc[cls]:
+                    self.mixed += 1 if self.c_alloc[before] > 0 and self.c_alloc[cls] > 0 else 0
+                elif self.c_kind[cls] == CLASS_SITE and self.c_kind[before] == CLASS_SITE:
+                    self.link(before, cls)
+        pages.cls[life] = cls
+        if self.c_kind[cls] == CLASS_NAMED:
+            pages.name[life] = self.c_name[cls]
+        elif self.c_kind[cls] == CLASS_SITE and pages.name[life] >= 0:
+            self.vote(cls, pages.name[life], 1)
+
+    @cython.cfunc
+    def link(self, a: cython.int, b: cython.int) -> cython.void:
+        low: cython.ulonglong = min(a, b) + 1
+        high: cython.ulonglong = max(a, b) + 1
+        self.links.count(low << 31 | high)
+
+    @cython.cfunc
+    def vote(self, cls: cython.int, name: cython.int, by_page: cython.int) -> cython.void:
+        a: cython.ulonglong = cls + 1
+        b: cython.ulonglong = name
+        self.votes.count((a << 24 | b) << 1 | cython.cast(cython.ulonglong, by_page))
+
+    @cython.cfunc
+    def object_free(self, i: cython.longlong, cpu: cython.int, name: cython.int) -> cython.bint:
+        """One object given back; whether it had been there (in the trace, or since before it)."""
+        c: Columns = self.cols
+        ptr: cython.ulonglong = c.ptr[i]
+        slot: cython.longlong
+        cls: cython.int
+        life: cython.int = -1
+        frame: cython.longlong
+        if ptr == 0 or ptr == ZERO_SIZE_PTR:
+            self.counts[C_KFREE_NULL] += 1
+            return False
+        self.close_run(cpu, c.level[c.ctx[i] + 1])
+        self.last_life[cpu] = -1
+        self.last_ptr[cpu] = 0
+        if name >= 0:
+            self.see_name(name)
+        slot = self.objects.slot(ptr)
+        cls = self.objects.vals[slot]
+        self.objects.vals[slot] = PTR_FREED
+        frame = self.frame_of(ptr)
+        if frame >= 0:
+            life = self.pages.touch(frame)
+            if name >= 0:
+                self.pages.name[life] = name
+                if self.pages.cls[life] >= 0 and self.c_kind[self.pages.cls[life]] == CLASS_SITE:
+                    self.vote(self.pages.cls[life], name, 1)
+        if cls >= 0:
+            self.live -= 1
+            if name >= 0 and self.c_kind[cls] == CLASS_SITE:
+                self.vote(cls, name, 0)
+            return True
+        if cls == PTR_FREED:
+            self.counts[C_DOUBLE_FREE] += 1
+            return False
+        if life >= 0 and self.pages.kind[life] != LIFE_START:
+            self.counts[C_FREE_OF_UNTRACED_ALLOC] += 1
+            return False
+        self.counts[C_FREE_OF_UNKNOWN] += 1
+        self.add_start(ptr, name, life)
+        self.live -= 1
+        return True
+
+    @cython.cfunc
+    def add_start(self, ptr: cython.ulonglong, name: cython.int, life: cython.int) -> cython.void:
+        if self.n_start == len(self.start_ptr):
+            self.start_ptr = doubled(self.start_ptr)
+            self.start_name = doubled(self.start_name)
+            self.start_life = doubled(self.start_life)
+        self.start_ptr[self.n_start] = ptr
+        self.start_name[self.n_start] = name
+        self.start_life[self.n_start] = life
+        self.n_start += 1
+
+    @cython.cfunc
+    def add_free(self, ptr: cython.ulonglong, cls: cython.int, cpu: cython.int) -> cython.void:
+        if self.n_free == len(self.free_ptr):
+            self.free_ptr = doubled(self.free_ptr)
+            self.free_class = doubled(self.free_class)
+            self.free_cpu = doubled(self.free_cpu)
+        self.free_ptr[self.n_free] = ptr
+        self.free_class[self.n_free] = cls
+        self.free_cpu[self.n_free] = cpu
+        self.n_free += 1
+
+    @cython.cfunc
+    def bulk_row(self, i: cython.longlong, cpu: cython.int, alloc: cython.bint) -> cython.void:
+        """
+        One object of a bulk operation. Its array is a run of rows of one CPU and interrupt level
+        (EXACT C 4.5): of one cache and call site, or frees of one call site.
+        """
+        c: Columns = self.cols
+        run: cython.longlong = (cpu << 2) + c.level[c.ctx[i] + 1]
+        site: cython.longlong = c.call_site[i] + 1
+        key: cython.longlong = (site << 26 | c.name[i] + 1) << 1 | 1 if alloc else site << 27
+        was_key: cython.longlong = self.run_key[run]
+        was_last: cython.longlong = self.run_last[run]
+        self.run_last[run] = -1  # so that the object's own row does not close the run it belongs to
+        if not (self.object_alloc(i, cpu, self.cache_class(i)) if alloc else self.object_free(i, cpu, c.name[i])):
+            self.run_last[run] = was_last
+            return
+        if was_last >= 0 and was_key != key:
+            self.bulk_last[was_last >> 3] = self.bulk_last[was_last >> 3] | (1 << (was_last & 7))
+        self.run_key[run] = key
+        self.run_last[run] = self.n_bulk
+        self.n_bulk += 1
+
+    @cython.cfunc
+    def close_run(self, cpu: cython.int, level: cython.int) -> cython.void:
+        """Whatever bulk array this CPU was at on this level has ended."""
+        run: cython.longlong = (cpu << 2) + level
+        k: cython.longlong = self.run_last[run]
+        if k >= 0:
+            self.bulk_last[k >> 3] = self.bulk_last[k >> 3] | (1 << (k & 7))
+            self.run_last[run] = -1
+
+    @cython.ccall
+    def finish(self) -> cython.void:
+        """After the last row."""
+        i: cython.int
+        for i in range(MAX_CPUS * 4):
+            self.close_run(i >> 2, i & 3)
+        self.pages.sweep()

@@ -1,0 +1,85 @@
+"""The second reading of a trace: its rows as requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from memtrace.errors import ModelError
+
+from .causes import CAUSE_NAMES
+from .columns import Columns
+from .pairing_core import Pairer
+from .reading import CHUNK_ROWS, TraceReader, chunks_from
+from .requests import REQUEST_COLUMNS, Census, Requests
+
+
+class RequestStream:
+    """
+    The requests of a trace, in row order, in chunks.
+
+    Iterating reads the trace again from ``start_row``; it can be done more than once.
+
+    Parameters
+    ----------
+    reader
+        The reader that the census was taken of: its vocabulary codes are the census's.
+    census
+        Taken with the same ``start_row``.
+    start_row
+        Rows before this one are as if they were not there.
+    rows_per_chunk
+        Trace rows read at a time; the requests do not depend on it, only their division into chunks.
+
+    Attributes
+    ----------
+    counts
+        After iterating: rows that became no plain request, by cause (as in Census.counts, without those
+        that only the first reading can tell).
+    """
+
+    def __init__(
+        self, reader: TraceReader, census: Census, *, start_row: int = 0, rows_per_chunk: int = CHUNK_ROWS
+    ) -> None:
+        if census.plan is None or census.first_row != start_row:
+            raise ModelError(
+                f"RequestStream from row {start_row} with a census from row {census.first_row}; "
+                "expected the census of the same rows."
+            )
+        self._reader = reader
+        self._census = census
+        self._start_row = start_row
+        self._rows_per_chunk = rows_per_chunk
+        self.counts: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[Requests]:
+        census = self._census
+        columns = Columns()
+        pairer = Pairer(columns, census.direct_map_base, census.plan, census.start_cache, census.start_order)
+        for chunk in chunks_from(self._reader, self._start_row, self._rows_per_chunk):
+            columns.bind(chunk, self._reader.vocab)
+            pairer.pair()
+            self._check_bounds(pairer)
+            if pairer.n:
+                yield _requests(pairer)
+        self.counts = {name: int(n) for name, n in zip(CAUSE_NAMES, pairer.counts, strict=True) if n}
+
+    def _check_bounds(self, pairer: Pairer) -> None:
+        """Who replays sizes his tables by the census and does not look again."""
+        census = self._census
+        if pairer.handles.top > census.max_handles or pairer.page_handles.top > census.max_page_handles:
+            raise ModelError(
+                f"the second reading needs {pairer.handles.top} object and {pairer.page_handles.top} page handles; "
+                f"the census counted {census.max_handles} and {census.max_page_handles}. "
+                "Was the trace changed in between?"
+            )
+
+
+def _requests(pairer: Pairer) -> Requests:
+    """The pairer's requests; it makes new arrays for the next chunk, so these need no copy."""
+    n = pairer.n
+    names = {"cache": "cache_out"}
+    return Requests(
+        **{column: np.asarray(getattr(pairer, names.get(column, column)))[:n] for column, _ in REQUEST_COLUMNS}
+    )

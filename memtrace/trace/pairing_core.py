@@ -1,0 +1,448 @@
+"""The compiled loop of the second reading: rows in, requests out, in row order."""
+
+from __future__ import annotations
+
+import cython
+import numpy as np
+
+from memtrace.trace.causes import (
+    C_ALLOC_OF_LIVE_POINTER,
+    C_BATCHED_PAGE_FREE,
+    C_FAILED_ALLOC,
+    C_FAILED_PAGE_ALLOC,
+    C_IMPOSSIBLE_ORDER,
+    C_KFREE_NULL,
+    C_LARGE_KMALLOC_DOUBLED,
+    C_PAGE_ALLOC_OF_LIVE_PFN,
+    C_PAGE_BULK_ALLOC,
+    C_PAGE_FREE_IN_PIECES,
+    C_SLAB_PAGE_ALLOC_OWNED,
+    C_SLAB_PAGE_FREE_OWNED,
+    CAUSES,
+    MAX_TRACE_ORDER,
+    PAGE_BATCHED,
+    PAGE_SLAB,
+    PTR_FRAME,
+    TEXT_ALLOC,
+    TEXT_BULK_ALLOC,
+    TEXT_FREE,
+    ZERO_SIZE_PTR,
+)
+from memtrace.trace.columns import Columns
+from memtrace.trace.handles import HandlePool
+from memtrace.trace.ptrmap import FrameMap, PtrMap, doubled
+from memtrace.trace.requests import (
+    FLAG_LAST,
+    FLAG_MISSED,
+    FLAG_UNTRACED_PAGE,
+    RQ_BULK_ALLOC,
+    RQ_BULK_FREE,
+    RQ_CACHE_ALLOC,
+    RQ_CACHE_FREE,
+    RQ_KFREE,
+    RQ_KFREE_NULL,
+    RQ_KMALLOC,
+    RQ_MARKER,
+    RQ_PAGE_ALLOC,
+    RQ_PAGE_FREE,
+)
+from memtrace.trace.schema import (
+    EV_CACHE_ALLOC,
+    EV_CACHE_ALLOC_BULK,
+    EV_CACHE_FREE,
+    EV_CACHE_FREE_BULK,
+    EV_GT_BULK_OBJ,
+    EV_GT_PAGE,
+    EV_KFREE,
+    EV_KMALLOC,
+    EV_MARKER,
+    EV_PAGE_ALLOC,
+    EV_PAGE_FREE,
+    EV_PAGE_FREE_BATCHED,
+)
+
+DIRECT_MAP_BITS = 52
+SIZE_MASK = (1 << 21) - 1
+
+
+@cython.cclass
+class Pairer:
+    """
+    What is alive now, and the requests made of the chunk being read.
+
+    Attributes
+    ----------
+    objects
+        Pointer -> handle of the live object there, -1 when there is none.
+    cache
+        By handle: Census.caches index of the object, -1 for kmalloc.
+    frames
+        Frame -> handle of the page block that holds it, -1 when there is none.
+    head, order, left, pending_order
+        By page handle: the block's first frame and order, its pages not freed yet, and the order of a
+        free that waits for its batched row.
+    row .. offset
+        The requests, as in requests.REQUEST_COLUMNS; the first ``n`` are valid.
+    """
+
+    cols: Columns
+    base: cython.ulonglong
+    classes: PtrMap
+    cache_of_name: cython.int[:]
+    verdict: cython.uchar[:]
+    bulk_last: cython.uchar[:]
+    doubled_rows: cython.longlong[:]
+    n_doubled: cython.longlong
+    ordinal: cython.longlong
+    n_bulk: cython.longlong
+    objects: PtrMap
+    handles: HandlePool
+    cache: cython.int[:]
+    frames: FrameMap
+    page_handles: HandlePool
+    head: cython.longlong[:]
+    order: cython.int[:]
+    left: cython.int[:]
+    pending_order: cython.int[:]
+    counts: cython.longlong[:]
+    n: cython.longlong
+    row: cython.longlong[:]
+    ts_ns: cython.longlong[:]
+    op: cython.uchar[:]
+    flags: cython.uchar[:]
+    cpu: cython.short[:]
+    node: cython.short[:]
+    handle: cython.int[:]
+    cache_out: cython.int[:]
+    site: cython.int[:]
+    gfp: cython.longlong[:]
+    size: cython.longlong[:]
+    addr: cython.longlong[:]
+    offset: cython.int[:]
+
+    def __init__(self, cols: Columns, base: cython.ulonglong, plan: object, start_cache: np.ndarray,
+                 start_order: np.ndarray) -> None:
+        self.cols = cols
+        self.base = base
+        self.classes = PtrMap(8)
+        for key, index in zip(plan.class_keys.tolist(), plan.class_cache.tolist(), strict=True):
+            self.classes.put(key, index)
+        self.cache_of_name = _copy(plan.cache_of_name)
+        self.verdict = _copy(plan.page_verdict)
+        self.bulk_last = _copy(plan.bulk_last)
+        self.doubled_rows = _copy(plan.doubled_rows)
+        self.n_doubled = 0
+        self.ordinal = 0
+        self.n_bulk = 0
+        self.objects = PtrMap(12)
+        self.cache = _copy(np.concatenate([start_cache, np.zeros(1024, np.int32)]))
+        for handle, ptr in enumerate(plan.start_ptr.tolist()):
+            self.objects.put(ptr, handle)
+        self.handles = HandlePool(len(plan.start_ptr))
+        self.frames = FrameMap()
+        self.page_handles = HandlePool(len(plan.start_frame))
+        n = len(plan.start_frame) + 1024
+        self.head = memoryview(np.zeros(n, np.int64))
+        self.order = memoryview(np.zeros(n, np.int32))
+        self.left = memoryview(np.zeros(n, np.int32))
+        self.pending_order = memoryview(np.zeros(n, np.int32))
+        for handle, (frame, order) in enumerate(zip(plan.start_frame.tolist(), start_order.tolist(), strict=True)):
+            self.place(handle, frame, order)
+        self.counts = memoryview(np.zeros(len(CAUSES), np.int64))
+        self.allocate(1024)
+
+    @cython.cfunc
+    def place(self, handle: cython.int, frame: cython.longlong, order: cython.int) -> cython.void:
+        """The block at ``frame`` is the one of this handle."""
+        i: cython.longlong
+        n: cython.longlong = 1 if frame >= PTR_FRAME else 1 << order
+        while handle >= len(self.head):
+            self.head = doubled(self.head)
+            self.order = doubled(self.order)
+            self.left = doubled(self.left)
+            self.pending_order = doubled(self.pending_order)
+        self.head[handle] = frame
+        self.order[handle] = order
+        self.left[handle] = n
+        self.pending_order[handle] = order
+        for i in range(frame, frame + n):
+            self.frames.put(i, handle)
+
+    def allocate(self, n: cython.longlong) -> None:
+        """New room for n requests."""
+        self.n = 0
+        self.row = memoryview(np.empty(n, np.int64))
+        self.ts_ns = memoryview(np.empty(n, np.int64))
+        self.op = memoryview(np.empty(n, np.uint8))
+        self.flags = memoryview(np.empty(n, np.uint8))
+        self.cpu = memoryview(np.empty(n, np.int16))
+        self.node = memoryview(np.empty(n, np.int16))
+        self.handle = memoryview(np.empty(n, np.int32))
+        self.cache_out = memoryview(np.empty(n, np.int32))
+        self.site = memoryview(np.empty(n, np.int32))
+        self.gfp = memoryview(np.empty(n, np.int64))
+        self.size = memoryview(np.empty(n, np.int64))
+        self.addr = memoryview(np.empty(n, np.int64))
+        self.offset = memoryview(np.empty(n, np.int32))
+
+    @cython.cfunc
+    def grow(self) -> cython.void:
+        self.row = doubled(self.row)
+        self.ts_ns = doubled(self.ts_ns)
+        self.op = doubled(self.op)
+        self.flags = doubled(self.flags)
+        self.cpu = doubled(self.cpu)
+        self.node = doubled(self.node)
+        self.handle = doubled(self.handle)
+        self.cache_out = doubled(self.cache_out)
+        self.site = doubled(self.site)
+        self.gfp = doubled(self.gfp)
+        self.size = doubled(self.size)
+        self.addr = doubled(self.addr)
+        self.offset = doubled(self.offset)
+
+    @cython.cfunc
+    def emit(self, i: cython.longlong, op: cython.int, flags: cython.int, handle: cython.int, cache: cython.int,
+             size: cython.longlong, addr: cython.longlong) -> cython.longlong:
+        """One request of row i of the chunk; its place, for what else is to be set."""
+        c: Columns = self.cols
+        k: cython.longlong = self.n
+        node: cython.int = c.node[i]
+        if k == len(self.row):
+            self.grow()
+        self.n = k + 1
+        self.row[k] = c.row0 + i
+        self.ts_ns[k] = c.ts_ns[i]
+        self.op[k] = op
+        self.flags[k] = flags
+        self.cpu[k] = c.cpu[i]
+        self.node[k] = -1 if node < 0 else node
+        self.handle[k] = handle
+        self.cache_out[k] = cache
+        self.site[k] = c.call_site[i]
+        self.gfp[k] = c.gfp_mask[c.gfp[i] + 1]
+        self.size[k] = size
+        self.addr[k] = addr
+        self.offset[k] = 0
+        return k
+
+    @cython.ccall
+    def pair(self) -> cython.void:
+        """All rows of the chunk that ``cols`` is bound to."""
+        c: Columns = self.cols
+        i: cython.longlong
+        event: cython.int
+        self.allocate(c.n + 16)
+        for i in range(c.n):
+            event = c.event[i]
+            if event == EV_CACHE_ALLOC:
+                self.object_alloc(i, RQ_CACHE_ALLOC, self.cache_index(i), -1)
+            elif event == EV_CACHE_FREE:
+                self.object_free(i, RQ_CACHE_FREE)
+            elif event == EV_KMALLOC:
+                if self.n_doubled < len(self.doubled_rows) and c.row0 + i == self.doubled_rows[self.n_doubled]:
+                    self.n_doubled += 1
+                    self.counts[C_LARGE_KMALLOC_DOUBLED] += 1
+                else:
+                    self.object_alloc(i, RQ_KMALLOC, -1, c.bytes_req[i])
+            elif event == EV_KFREE:
+                self.object_free(i, RQ_KFREE)
+            elif event == EV_PAGE_ALLOC or event == EV_PAGE_FREE or event == EV_PAGE_FREE_BATCHED:
+                self.page_row(i, event)
+            elif event == EV_MARKER:
+                self.emit(i, RQ_MARKER, 0, -1, -1, c.text[i], -1)
+            elif event == EV_GT_BULK_OBJ or event == EV_CACHE_ALLOC_BULK or event == EV_CACHE_FREE_BULK:
+                self.bulk_row(i, event)
+            elif event == EV_GT_PAGE:
+                if c.text_kind[c.text[i] + 1] == TEXT_BULK_ALLOC and c.pfn[i] > 0 and (
+                        0 <= c.order[i] <= MAX_TRACE_ORDER):
+                    self.counts[C_PAGE_BULK_ALLOC] += 1
+                    self.page_alloc(i, c.pfn[i], FLAG_UNTRACED_PAGE)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def address(self, ptr: cython.ulonglong) -> cython.longlong:
+        if self.base == 0 or ptr < self.base or (ptr - self.base) >> DIRECT_MAP_BITS:
+            return -1
+        return ptr - self.base
+
+    @cython.cfunc
+    def cache_index(self, i: cython.longlong) -> cython.int:
+        """Cache of an allocation row: by its name, or by its class."""
+        c: Columns = self.cols
+        if c.name[i] >= 0:
+            return self.cache_of_name[c.name[i]]
+        return self.classes.get(
+            (cython.cast(cython.ulonglong, c.call_site[i] + 2) << 42)
+            | (cython.cast(cython.ulonglong, c.bytes_req[i] & SIZE_MASK) << 21)
+            | cython.cast(cython.ulonglong, c.bytes_alloc[i] & SIZE_MASK))
+
+    @cython.cfunc
+    def object_alloc(self, i: cython.longlong, op: cython.int, cache: cython.int,
+                     size: cython.longlong) -> cython.longlong:
+        """One object handed out; the place of its request, -1 when the allocation failed."""
+        c: Columns = self.cols
+        ptr: cython.ulonglong = c.ptr[i]
+        slot: cython.longlong
+        handle: cython.int
+        k: cython.longlong
+        if ptr == 0 or ptr == ZERO_SIZE_PTR:
+            self.counts[C_FAILED_ALLOC] += 1
+            return -1
+        slot = self.objects.slot(ptr)
+        handle = self.objects.vals[slot]
+        if handle >= 0:
+            self.counts[C_ALLOC_OF_LIVE_POINTER] += 1
+            k = self.emit(i, RQ_KFREE if self.cache[handle] < 0 else RQ_CACHE_FREE, FLAG_MISSED, handle,
+                          self.cache[handle], -1, self.address(ptr))
+            self.gfp[k] = 0
+            self.node[k] = -1
+            self.handles.give_back(handle)
+        handle = self.handles.take()
+        self.objects.vals[slot] = handle
+        while handle >= len(self.cache):
+            self.cache = doubled(self.cache)
+        self.cache[handle] = cache
+        return self.emit(i, op, 0, handle, cache, size, self.address(ptr))
+
+    @cython.cfunc
+    def object_free(self, i: cython.longlong, op: cython.int) -> cython.longlong:
+        """One object given back; the place of its request, -1 when there is nothing to free."""
+        c: Columns = self.cols
+        ptr: cython.ulonglong = c.ptr[i]
+        slot: cython.longlong
+        handle: cython.int
+        if ptr == 0 or ptr == ZERO_SIZE_PTR:
+            self.counts[C_KFREE_NULL] += 1
+            if op == RQ_KFREE:
+                self.emit(i, RQ_KFREE_NULL, 0, -1, -1, -1, -1)
+            return -1
+        slot = self.objects.find(ptr)
+        if slot < 0 or self.objects.vals[slot] < 0:
+            return -1  # the census says why
+        handle = self.objects.vals[slot]
+        self.objects.vals[slot] = -1
+        self.handles.give_back(handle)
+        return self.emit(i, op, 0, handle, self.cache[handle], -1, self.address(ptr))
+
+    @cython.cfunc
+    def bulk_row(self, i: cython.longlong, event: cython.int) -> cython.void:
+        c: Columns = self.cols
+        k: cython.longlong = -1
+        kind: cython.int = c.text_kind[c.text[i] + 1]
+        if event == EV_CACHE_ALLOC_BULK or (event == EV_GT_BULK_OBJ and kind == TEXT_ALLOC):
+            k = self.object_alloc(i, RQ_BULK_ALLOC, self.cache_index(i), -1)
+        elif event == EV_CACHE_FREE_BULK or kind == TEXT_FREE:
+            k = self.object_free(i, RQ_BULK_FREE)
+        if k >= 0:
+            if self.bulk_last[self.n_bulk >> 3] >> (self.n_bulk & 7) & 1:
+                self.flags[k] = self.flags[k] | FLAG_LAST
+            self.n_bulk += 1
+
+    @cython.cfunc
+    def page_row(self, i: cython.longlong, event: cython.int) -> cython.void:
+        """mm_page_alloc, mm_page_free or mm_page_free_batched, as the census judged it."""
+        c: Columns = self.cols
+        frame: cython.longlong = c.page_frame(i)
+        order: cython.int = c.order[i]
+        handle: cython.int
+        verdict: cython.int
+        if event == EV_PAGE_FREE_BATCHED:
+            if frame >= 0:
+                handle = self.frames.get(frame)
+                if handle >= 0:
+                    self.counts[C_BATCHED_PAGE_FREE] += 1
+                    self.page_free(i, frame, self.pending_order[handle] if self.pending_order[handle] >= 0 else 0)
+            return
+        verdict = self.verdict[self.ordinal >> 2] >> ((self.ordinal & 3) << 1) & 3
+        self.ordinal += 1
+        if order < 0 or order > MAX_TRACE_ORDER:
+            self.counts[C_IMPOSSIBLE_ORDER] += 1
+        elif frame < 0:
+            self.counts[C_FAILED_PAGE_ALLOC] += 1 if event == EV_PAGE_ALLOC else 0
+        elif verdict == PAGE_SLAB:
+            if event == EV_PAGE_ALLOC:
+                self.counts[C_SLAB_PAGE_ALLOC_OWNED] += 1
+                self.free_missed(i, frame, 1 if frame >= PTR_FRAME else 1 << order)
+            else:
+                self.counts[C_SLAB_PAGE_FREE_OWNED] += 1
+        elif event == EV_PAGE_ALLOC:
+            self.page_alloc(i, frame, 0)
+        elif verdict == PAGE_BATCHED:
+            handle = self.frames.get(frame)
+            if handle >= 0:
+                self.pending_order[handle] = order
+        else:
+            self.page_free(i, frame, order)
+
+    @cython.cfunc
+    def page_alloc(self, i: cython.longlong, frame: cython.longlong, flags: cython.int) -> cython.void:
+        order: cython.int = self.cols.order[i]
+        handle: cython.int
+        self.free_missed(i, frame, 1 if frame >= PTR_FRAME else 1 << order)
+        handle = self.page_handles.take()
+        self.place(handle, frame, order)
+        self.pending_order[handle] = -1
+        self.emit(i, RQ_PAGE_ALLOC, flags, handle, -1, order, -1 if frame >= PTR_FRAME else frame << 12)
+
+    @cython.cfunc
+    def free_missed(self, i: cython.longlong, frame: cython.longlong, n: cython.longlong) -> cython.void:
+        """Free whatever still holds any of these frames: its own free left no event."""
+        handle: cython.int
+        f: cython.longlong
+        g: cython.longlong
+        end: cython.longlong
+        found: cython.bint = False
+        for f in range(frame, frame + n):
+            handle = self.frames.get(f)
+            if handle < 0:
+                continue
+            found = True
+            end = self.head[handle] + (1 if self.head[handle] >= PTR_FRAME else 1 << self.order[handle])
+            if self.left[handle] == end - self.head[handle]:
+                self.free_piece(i, handle, self.head[handle], self.order[handle], FLAG_MISSED)
+                continue
+            for g in range(self.head[handle], end):
+                if self.frames.get(g) == handle:
+                    self.free_piece(i, handle, g, 0, FLAG_MISSED)
+        if found:
+            self.counts[C_PAGE_ALLOC_OF_LIVE_PFN] += 1
+
+    @cython.cfunc
+    def page_free(self, i: cython.longlong, frame: cython.longlong, order: cython.int) -> cython.void:
+        """Free the pages of one event: a block, a piece of one, or (never seen) pages of several."""
+        f: cython.longlong = frame
+        n: cython.longlong = 1 if frame >= PTR_FRAME else 1 << order
+        handle: cython.int = self.frames.get(frame)
+        if handle >= 0 and self.order[handle] >= order and frame + n <= self.head[handle] + (1 << self.order[handle]):
+            self.free_piece(i, handle, frame, self.order[handle] if frame >= PTR_FRAME else order, 0)
+            return
+        for f in range(frame, frame + n):
+            handle = self.frames.get(f)
+            if handle >= 0:
+                self.free_piece(i, handle, f, 0, 0)
+
+    @cython.cfunc
+    def free_piece(self, i: cython.longlong, handle: cython.int, frame: cython.longlong, order: cython.int,
+                   flags: cython.int) -> cython.void:
+        """Free 2**order pages of a block, which all belong to it."""
+        f: cython.longlong
+        k: cython.longlong
+        n: cython.longlong = 1 if frame >= PTR_FRAME else 1 << order
+        for f in range(frame, frame + n):
+            self.frames.put(f, -1)
+        if order < self.order[handle] and not flags:
+            self.counts[C_PAGE_FREE_IN_PIECES] += 1
+        self.left[handle] -= n
+        if self.left[handle] <= 0:
+            flags = flags | FLAG_LAST
+        k = self.emit(i, RQ_PAGE_FREE, flags, handle, -1, order, -1 if frame >= PTR_FRAME else frame << 12)
+        self.offset[k] = frame - self.head[handle]
+        self.gfp[k] = 0
+        self.node[k] = -1
+        if self.left[handle] <= 0:
+            self.page_handles.give_back(handle)
+
+
+def _copy(array: np.ndarray) -> memoryview:
+    return memoryview(np.array(array, copy=True))
