@@ -32,7 +32,10 @@ DIRECTIVES = {
     "initializedcheck": False,
     "binding": False,
 }
-C_FLAGS = [] if sys.platform == "win32" else ["-O3", "-g0"]
+# -w: warnings about generated code tell nobody anything.
+C_FLAGS = [] if sys.platform == "win32" else ["-O3", "-g0", "-w"]
+# Cython's own helpers (memoryviews) once, not in every module: that halves what the C compiler has to do.
+SHARED = "memtrace._cython_shared"
 NO_COMPILER = (
     "memtrace: the core could not be compiled, so it will run as plain Python: same results, much slower. "
     "Install a C compiler and the Python headers, then install memtrace again."
@@ -61,14 +64,19 @@ def extensions():
     sources = pxd.compiled_sources(PACKAGE)
     for path in sources:
         write_if_changed(path.with_suffix(".pxd"), pxd.declarations(package, package.name_of(path)))
-    known = {path.with_suffix("") for path in sources}
+    shared = ROOT.joinpath(*SHARED.split(".")).with_suffix(".c")
+    known = {path.with_suffix("") for path in (*sources, shared)}
     for path in (*PACKAGE.rglob("*.pxd"), *PACKAGE.rglob("*.c")):
         if path.with_suffix("") not in known:
             path.unlink()
+    files = {SHARED: shared} | {package.name_of(path): path for path in sources}
     modules = cythonize(
-        [Extension(package.name_of(path), [str(path.relative_to(ROOT))], extra_compile_args=C_FLAGS)
-         for path in sources],
+        [
+            Extension(name, [str(path.relative_to(ROOT))], extra_compile_args=C_FLAGS)
+            for name, path in files.items()
+        ],
         compiler_directives=DIRECTIVES,
+        shared_utility_qualified_name=SHARED,
         nthreads=2 if sys.platform == "linux" else 0,
         quiet=True,
     )
@@ -118,7 +126,7 @@ class BuildCore(build_ext):
         record = {name: digest for name, digest in record.items() if (package / name).exists()}
         if all(path.exists() for path in built.values()):
             for module, path in built.items():
-                source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+                source = ROOT.joinpath(*module.split(".")).with_suffix(".c" if module == SHARED else ".py")
                 name = source.with_name(path.name).relative_to(PACKAGE).as_posix()
                 record[name] = hashlib.sha256(source.read_bytes()).hexdigest()
         else:
