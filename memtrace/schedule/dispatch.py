@@ -17,7 +17,7 @@ from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
 from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.paths import COST_KFREE_NULL, PATH_ALLOC_FAST, PATH_FREE_FAST, PATH_FREE_NOTHING
-from memtrace.mm.slab_common import SlabAllocator
+from memtrace.mm.slab_common import KmemCache, SlabAllocator
 from memtrace.schedule.callsites import CallSiteTable
 from memtrace.schedule.decider import Decider
 from memtrace.trace.requests import (
@@ -31,18 +31,37 @@ from memtrace.trace.requests import (
     RQ_KMALLOC,
     RQ_PAGE_ALLOC,
     RQ_PAGE_FREE,
+    Census,
     Requests,
 )
 
 OBJECT_WORDS = 4  # address, bytes asked for, bytes given, call-site row << 16 | cpu
 PAGE_WORDS = 2  # first pfn, order
 PAGE_SHIFT = 12
+PAGE_SIZE = 4096
 NR_OPS = 11
+MAX_TRACE_ORDER = 20  # orders that no kernel serves still are requests, which fail
 NONE = -1
 
 OBJECT_OPS = (RQ_KMALLOC, RQ_KFREE, RQ_CACHE_ALLOC, RQ_CACHE_FREE, RQ_BULK_ALLOC, RQ_BULK_FREE)
 PAGE_OPS = (RQ_PAGE_ALLOC, RQ_PAGE_FREE)
 CACHE_OPS = (RQ_CACHE_ALLOC, RQ_BULK_ALLOC)
+CAUSES = (
+    ("object_compared", "objects allocated whose recorded address is known"),
+    ("object_at_recorded_address", "of these, objects that the model put where the kernel did"),
+    ("page_compared", "page blocks allocated whose recorded pfn is known"),
+    ("page_at_recorded_pfn", "of these, blocks that the model put where the kernel did"),
+    ("start_object_placed", "objects that pre-date the trace and have a place in the model"),
+    ("start_object_unplaced", "objects that pre-date the trace and have none (cache unknown, or no room); not freed"),
+    ("start_page_placed", "page blocks that pre-date the trace and have a place in the model"),
+    ("start_page_unplaced", "page blocks that pre-date the trace and have none; not freed"),
+    ("model_alloc_failed", "object allocations that the model could not serve"),
+    ("model_page_alloc_failed", "page allocations that the model could not serve"),
+    ("free_of_nothing", "frees of objects and blocks that the model never held; nothing is done"),
+    ("bulk_free_without_end", "bulk frees whose last object the trace does not show; done at the end"),
+)
+"""Name and meaning of everything in ``Dispatcher.counts``."""
+
 FAILURE_FIELDS = ("t_ns", "row", "cpu", "op", "order", "gfp", "size", "cache")
 
 
@@ -99,6 +118,7 @@ class Dispatcher(Decider):
     gfp: cython.longlong[:]
     size: cython.longlong[:]
     addr: cython.longlong[:]
+    offset: cython.int[:]
     objects: cython.longlong[:]
     """By object handle * OBJECT_WORDS; address 0 where the model has no object."""
     nr_objects: cython.int
@@ -176,6 +196,8 @@ class Dispatcher(Decider):
             _expect(requests, "CPU", requests.cpu, 0, self.machine.nr_cpus - 1)
             _expect(requests, "node", requests.node, -1, self.machine.nr_nodes - 1)
             _expect(requests, "handle", requests.handle, -1, 2**30)
+            _expect(requests, "order", np.where(np.isin(op, PAGE_OPS), requests.size, 0), 0, MAX_TRACE_ORDER)
+            _expect(requests, "page offset", requests.offset, 0, 1 << MAX_TRACE_ORDER)
             _expect(requests, "trace cache", np.where(np.isin(op, CACHE_OPS), requests.cache, 0), 0,
                     max(0, self.nr_mapped - 1))
             self.make_handles(int(np.max(requests.handle, where=np.isin(op, OBJECT_OPS), initial=-1)) + 1,
@@ -188,6 +210,7 @@ class Dispatcher(Decider):
         self.gfp = memoryview(requests.gfp)
         self.size = memoryview(requests.size)
         self.addr = memoryview(requests.addr)
+        self.offset = memoryview(requests.offset)
 
     def make_handles(self, nr_objects: int, nr_blocks: int) -> None:
         """See that the tables have room for this many handles."""
@@ -205,25 +228,25 @@ class Dispatcher(Decider):
 
     # -- before the first request -----------------------------------------------------------------
 
-    def create_start_objects(self, start_addr: np.ndarray, start_cache: np.ndarray, start_pfn: np.ndarray,
-                             start_order: np.ndarray) -> None:
+    def create_start_objects(self, census: Census) -> None:
         """
         Give objects and page blocks that pre-date the trace their place in the model, at no cost in time.
 
-        Parameters
-        ----------
-        start_addr, start_cache
-            As in ``Census``: object i gets handle i.
-        start_pfn, start_order
-            As in ``Census``: block i gets page handle i.
+        Object i of ``census.start_addr`` gets handle i, block i of ``census.start_pfn`` page handle i.
         """
-        self.make_handles(len(start_addr), len(start_pfn))
-        for i, (addr, cache) in enumerate(zip(start_addr.tolist(), start_cache.tolist(), strict=True)):
-            self.adopt_object(i, addr, self.cache_map[cache] if cache >= 0 else NONE)
-        for i, (pfn, order) in enumerate(zip(start_pfn.tolist(), start_order.tolist(), strict=True)):
+        self.make_handles(len(census.start_addr), len(census.start_pfn))
+        objects = zip(census.start_addr.tolist(), census.start_cache.tolist(), census.start_size.tolist(), strict=True)
+        for handle, (addr, cache, size) in enumerate(objects):
+            if cache >= 0:
+                self.adopt_object(handle, addr, self.cache_map[cache])
+            elif size >= PAGE_SIZE:
+                self.adopt_large(handle, addr, size)
+            else:
+                self.adopt_object(handle, addr, NONE)
+        for handle, (pfn, order) in enumerate(zip(census.start_pfn.tolist(), census.start_order.tolist(), strict=True)):
             found = self.machine.adopt_page(pfn, order)
-            self.blocks[i * PAGE_WORDS] = found
-            self.blocks[i * PAGE_WORDS + 1] = order
+            self.blocks[handle * PAGE_WORDS] = found
+            self.blocks[handle * PAGE_WORDS + 1] = order
             if found < 0:
                 self.start_pages_unplaced += 1
             else:
@@ -233,21 +256,41 @@ class Dispatcher(Decider):
 
     @cython.ccall
     def adopt_object(self, handle: cython.int, addr: cython.longlong, cache: cython.int) -> cython.void:
-        """Give one object its place; what it asked for is not known, so it is taken to waste nothing."""
-        site: cython.int
-        at: cython.longlong = handle * cython.cast(cython.longlong, OBJECT_WORDS)
+        """Give one slab object its place; what it asked for is not known, so it is taken to waste nothing."""
+        s: KmemCache
         found: cython.longlong = self.machine.adopt_object(addr, cache)
-        self.objects[at] = found
         if found == 0:
+            self.objects[handle * cython.cast(cython.longlong, OBJECT_WORDS)] = 0
             self.start_unplaced += 1
             return
-        self.start_placed += 1
-        site = self.sites.find(NONE, self.slab.last_cache)
-        self.sites.existed(site, self.slab.last_bytes)
-        self.objects[at + 1] = self.slab.last_bytes
-        self.objects[at + 2] = self.slab.last_bytes
+        s = self.slab.cache_of(found)
+        self.place(handle, found, s.index, s.size)
+        self.enliven(s.index, s.size, s.size)
+
+    @cython.ccall
+    def adopt_large(self, handle: cython.int, addr: cython.longlong, size: cython.longlong) -> cython.void:
+        """Give one large kmalloc of ``size`` bytes its place, which is a page block."""
+        order: cython.int = 0
+        while (cython.cast(cython.longlong, PAGE_SIZE) << order) < size:
+            order += 1
+        pfn: cython.longlong = self.machine.adopt_page(addr >> PAGE_SHIFT if addr >= 0 else NONE, order)
+        if pfn < 0:
+            self.objects[handle * cython.cast(cython.longlong, OBJECT_WORDS)] = 0
+            self.start_unplaced += 1
+            return
+        self.place(handle, pfn << PAGE_SHIFT, NONE, cython.cast(cython.longlong, PAGE_SIZE) << order)
+
+    @cython.cfunc
+    def place(self, handle: cython.int, addr: cython.longlong, cache: cython.int, size: cython.longlong) -> cython.void:
+        """Remember where an object that pre-dates the trace lies."""
+        at: cython.longlong = handle * cython.cast(cython.longlong, OBJECT_WORDS)
+        site: cython.int = self.sites.find(NONE, cache)
+        self.sites.existed(site, size)
+        self.objects[at] = addr
+        self.objects[at + 1] = size
+        self.objects[at + 2] = size
         self.objects[at + 3] = cython.cast(cython.longlong, site) << 16
-        self.enliven(self.slab.last_cache, self.slab.last_bytes, self.slab.last_bytes)
+        self.start_placed += 1
 
     # -- one request ------------------------------------------------------------------------------
 
@@ -374,11 +417,16 @@ class Dispatcher(Decider):
     @cython.cfunc
     def page_free(self, i: cython.int) -> cython.int:
         at: cython.longlong = self.handle[i] * cython.cast(cython.longlong, PAGE_WORDS)
+        order: cython.int = self.size[i]
         if at < 0 or self.blocks[at] < 0:
             self.frees_of_nothing += 1
             return 0
-        self.machine.page_free(self.blocks[at], self.blocks[at + 1], self.cpu[i])
-        self.blocks[at] = NONE
+        if self.offset[i] + (1 << order) > 1 << self.blocks[at + 1]:
+            raise ModelError(f"a free of 2**{order} pages at offset {self.offset[i]} of a block of order "
+                             f"{self.blocks[at + 1]}", self.row[i], self.ts_ns[i])
+        self.machine.page_free(self.blocks[at] + self.offset[i], order, self.cpu[i])
+        if self.flags[i] & FLAG_LAST:
+            self.blocks[at] = NONE
         return 0
 
     @cython.cfunc
@@ -433,18 +481,18 @@ class Dispatcher(Decider):
     def counts(self) -> dict[str, int]:
         """What could not be done, by cause, and how often the model agreed with the recorded addresses."""
         return {
-            "objects compared": self.objects_compared,
-            "objects at the recorded address": self.objects_same,
-            "page blocks compared": self.pages_compared,
-            "page blocks at the recorded pfn": self.pages_same,
-            "start objects placed": self.start_placed,
-            "start objects without a place": self.start_unplaced,
-            "start page blocks placed": self.start_pages_placed,
-            "start page blocks without a place": self.start_pages_unplaced,
-            "object allocations failed": self.alloc_failures,
-            "page allocations failed": self.page_failures,
-            "frees of what the model does not hold": self.frees_of_nothing,
-            "bulk frees without an end": self.open_bulk,
+            "object_compared": self.objects_compared,
+            "object_at_recorded_address": self.objects_same,
+            "page_compared": self.pages_compared,
+            "page_at_recorded_pfn": self.pages_same,
+            "start_object_placed": self.start_placed,
+            "start_object_unplaced": self.start_unplaced,
+            "start_page_placed": self.start_pages_placed,
+            "start_page_unplaced": self.start_pages_unplaced,
+            "model_alloc_failed": self.alloc_failures,
+            "model_page_alloc_failed": self.page_failures,
+            "free_of_nothing": self.frees_of_nothing,
+            "bulk_free_without_end": self.open_bulk,
         }
 
 

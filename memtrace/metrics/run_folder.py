@@ -1,0 +1,236 @@
+"""
+Run folders: written whole or not at all, and opened with checks.
+
+A run is written into a folder of its own beside its destination, ``.partial-NAME-PID``, and renamed when
+everything in it is on the disk. A run that is killed leaves only that; the next one to the same destination
+removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ConfigError, MetricsError
+from .manifest import from_text, to_text
+
+MANIFEST = "manifest.json"
+METRICS = "metrics"
+
+
+class NewRun:
+    """A run folder being written; made by ``create``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics = folder / METRICS
+        self.metrics.mkdir()
+
+    def write_manifest(self, content: Mapping[str, Any]) -> None:
+        """Write manifest.json."""
+        (self.folder / MANIFEST).write_text(to_text(content), encoding="utf-8")
+
+
+def check_destination(path: str | Path, force: bool) -> Path:
+    """
+    Refuse, before a long run, a destination that could not be written at its end.
+
+    Returns
+    -------
+    The destination, absolute.
+
+    Raises
+    ------
+    ConfigError
+        When it exists and ``force`` is not given, when it is something else than a run folder, or when the
+        folder that it is to lie in is missing or not writable.
+    """
+    target = Path(os.path.abspath(path))
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise ConfigError(f"{path}: exists and is not a folder; expected a new folder for -o. Give another name.")
+    if target.is_dir():
+        empty = not any(target.iterdir())
+        if not empty and not (target / MANIFEST).is_file():
+            # Not even with force: whatever this is, no run of ours made it.
+            raise ConfigError(f"{path}: a folder that holds other things than a run; expected a new folder for -o. "
+                              "Give another name.")
+        if not empty and not force:
+            raise ConfigError(f"{path}: holds a run already; expected a new folder for -o. Give another name, or "
+                              "--force to replace it.")
+    parent = target.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path}: cannot be made, because {parent} is not a folder that you may write to. "
+                          "Give another place for -o.")
+    return target
+
+
+@contextlib.contextmanager
+def create(path: str | Path, force: bool = False) -> Iterator[NewRun]:
+    """
+    Write a run folder: it appears under its name when the block ends, and not at all when it raises.
+
+    Parameters
+    ----------
+    path
+        Destination.
+    force
+        Replace the run that is there; it stays until the new one is complete.
+
+    Raises
+    ------
+    ConfigError
+        See ``check_destination``.
+    """
+    target = check_destination(path, force)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
+    partial = target.parent / f".partial-{target.name}-{os.getpid()}"
+    partial.mkdir()
+    # Held by whoever writes the folder, let go by the system when that process ends, however it ends.
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield NewRun(partial)
+        if not (partial / MANIFEST).is_file():
+            raise MetricsError(f"{partial}: no {MANIFEST} was written; a run without one is not complete.")
+        _sync(partial)
+        _move_into_place(partial, target, force)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _move_into_place(partial: Path, target: Path, force: bool) -> None:
+    check_destination(target, force)  # it may have appeared meanwhile
+    replaced = target.parent / f".replaced-{target.name}-{os.getpid()}"
+    if target.exists():
+        target.rename(replaced)
+    try:
+        partial.rename(target)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
+    _sync_entry(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed runs to the same destination left: folders that nobody holds the lock of."""
+    prefix = f".partial-{target.name}-"
+    for folder in target.parent.iterdir():
+        if not folder.name.startswith(prefix) or not folder.name[len(prefix) :].isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _sync(folder: Path) -> None:
+    """See that a folder and all in it is on the disk."""
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _sync_entry(Path(root) / name)
+        _sync_entry(Path(root))
+
+
+def _sync_entry(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class RunFolder:
+    """
+    A complete run folder, to read.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    manifest
+        Its manifest.json.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """
+        Open a run folder.
+
+        Raises
+        ------
+        MetricsError
+            When it is not one, is broken, or of another version.
+        """
+        folder = Path(path)
+        place = folder / MANIFEST
+        try:
+            text = place.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise MetricsError(f"{path}: no readable {MANIFEST}; expected a folder written by `memtrace replay -o DIR`. "
+                               "Give that folder.") from None
+        return cls(folder, from_text(text, str(place)))
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of its tables."""
+        return sorted(file.stem for file in (self.path / METRICS).glob("*.parquet"))
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """
+        Read a table.
+
+        Parameters
+        ----------
+        name
+            One of ``tables``.
+        columns
+            Those wanted; None means all.
+
+        Raises
+        ------
+        MetricsError
+            When there is no such table or column, or the file is broken.
+        """
+        place = self.path / METRICS / f"{name}.parquet"
+        if name not in self.tables:
+            raise MetricsError(f"{self.path}: no table {METRICS}/{name}.parquet{_near(name, self.tables)} "
+                               f"`memtrace show {self.path} --list` prints all of them.")
+        try:
+            with pq.ParquetFile(place) as file:
+                for column in columns or ():
+                    if column not in file.schema_arrow.names:
+                        raise MetricsError(f'{place} has no column "{column}"{_near(column, file.schema_arrow.names)} '
+                                           f"`memtrace show {self.path} --list` prints all of them.")
+                return file.read(columns=None if columns is None else list(columns))
+        except (pa.ArrowException, OSError) as error:
+            raise MetricsError(f"{place}: not readable as Parquet ({str(error).splitlines()[0]}); expected the file that "
+                               "`memtrace replay` wrote. Replay the trace again.") from None
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f'; did you mean "{near[0]}"?' if near else "."
