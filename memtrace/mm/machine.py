@@ -193,14 +193,23 @@ class Machine:
                 return NIL
             self.mark_used(pfn, order)
             return pfn
-        p = (self.next_unknown + size - 1) & ~(size - 1)
-        while p + size <= frames.nr_frames:
+        p = self.unknown_block(order)
+        if p != NIL:
+            return p
+        return self.pages.alloc_pages(GFP_HIGHUSER_MOVABLE, order, NIL, 0)
+
+    @cython.ccall
+    def unknown_block(self, order: cython.int) -> cython.int:
+        """Take an aligned block of pages whose owner is unknown; its first pfn, or -1 when there is none left."""
+        size: cython.int = 1 << order
+        p: cython.int = (self.next_unknown + size - 1) & ~(size - 1)
+        while p + size <= self.frames.nr_frames:
             if self.is_unknown(p, size):
                 self.next_unknown = p + size
                 self.mark_used(p, order)
                 return p
             p += size
-        return self.pages.alloc_pages(GFP_HIGHUSER_MOVABLE, order, NIL, 0)
+        return NIL
 
     @cython.cfunc
     @cython.exceptval(check=False)

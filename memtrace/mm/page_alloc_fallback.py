@@ -17,7 +17,6 @@ from memtrace.mm.constants import (
     MIGRATE_UNMOVABLE,
     NIL,
     PAGE_BUDDY,
-    PAGE_PCP,
     PAGE_TAIL,
     PAGE_USED,
 )
