@@ -202,41 +202,33 @@ class ParquetTrace:
 
     def _integers(self, name: str, column: pa.Array, row0: int) -> np.ndarray:
         """A column as its dtype of CHUNK_COLUMNS, always a copy: chunks may be written to."""
-        absent = ABSENT[name]
         if pa.types.is_null(column.type):
-            return np.full(len(column), absent, DTYPES[name])
-        if column.null_count:
+            return np.full(len(column), ABSENT[name], DTYPES[name])
+        values, absent = _values(column)
+        if absent is not None:
             if name in ("ts_ns", "cpu"):
-                row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-                raise TraceError(f"{name} is null; expected a value in every row.", self.shown_as, row0 + row + 1)
-            if absent < 0 and pa.types.is_unsigned_integer(column.type):
-                column = self._signed(name, column, row0)
-            column = pc.fill_null(column, pa.scalar(absent, column.type))
-        values = column.to_numpy(zero_copy_only=False)
+                raise TraceError(f"{name} is null; expected a value in every row.",
+                                 self.shown_as, row0 + int(absent.argmax()) + 1)  # fmt: skip
+            values = np.where(absent, values.dtype.type(0), values)
         low, high, expected = LIMITS.get(name, (0, (1 << 63) - 1, "nanoseconds, 0 or more"))
         if int(values.min()) < low or int(values.max()) > high:
             row = int(np.flatnonzero((values < low) | (values > high))[0])
             raise TraceError(f"{name} is {values[row]}; expected {expected}. Correct the value.",
                              self.shown_as, row0 + row + 1)  # fmt: skip
-        values = values.astype(DTYPES[name])
-        if name == "migratetype" and low == -2:
-            np.maximum(values, -1, out=values)
-        return values
-
-    def _signed(self, name: str, column: pa.Array, row0: int) -> pa.Array:
-        """An unsigned column as int64, so that it can hold -1."""
-        largest = pc.max(column).as_py()
-        if largest is not None and largest >= 1 << 63:
-            row = pc.index(column, pa.scalar(largest, column.type)).as_py()
-            raise TraceError(f"{name} is {largest}; expected {LIMITS[name][2]}. Correct the value.",
-                             self.shown_as, row0 + row + 1)  # fmt: skip
-        return column.cast(pa.int64())
+        found = values.astype(DTYPES[name])
+        if absent is not None:
+            np.copyto(found, ABSENT[name], where=absent)
+        if name == "migratetype":
+            np.maximum(found, -1, out=found)
+        return found
 
     def _pointers(self, column: pa.Array, row0: int) -> np.ndarray:
         if pa.types.is_integer(column.type):
-            column = pc.fill_null(column, pa.scalar(0, column.type)) if column.null_count else column
-            values = column.to_numpy(zero_copy_only=False)
-            return values.astype(np.int64).view(np.uint64) if values.dtype.kind == "i" else values.astype(np.uint64)
+            values, absent = _values(column)
+            found = values.astype(np.int64).view(np.uint64) if values.dtype.kind == "i" else values.astype(np.uint64)
+            if absent is not None:
+                np.copyto(found, 0, where=absent)
+            return found
         encoded = pc.dictionary_encode(column)
         numbers = []
         for text in encoded.dictionary.to_pylist():
@@ -248,7 +240,7 @@ class ParquetTrace:
                 row = pc.index(column, pa.scalar(text, column.type)).as_py()
                 raise TraceError(f"ptr is {text!r}; expected hexadecimal digits, with or without 0x. "
                                  "Correct the value.", self.shown_as, row0 + row + 1)  # fmt: skip
-        return np.array([*numbers, 0], np.uint64)[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)]
+        return np.array([*numbers, 0], np.uint64)[_indices(encoded)]
 
     def _codes(self, name: str, column: pa.Array) -> np.ndarray:
         """Vocabulary codes of a string column; -1 for null."""
@@ -266,12 +258,11 @@ class ParquetTrace:
                 names = [EVENT_ALIASES.get(text, text) for text in names]
             lut = np.array([*(-1 if text is None else vocab.code(text) for text in names), -1], np.int32)
             known = self._luts[name] = (dictionary, lut)
-        indices = column.indices
-        if indices.null_count:
-            if pa.types.is_unsigned_integer(indices.type):
-                indices = indices.cast(pa.int64())
-            indices = pc.fill_null(indices, pa.scalar(-1, indices.type))
-        return known[1][indices.to_numpy(zero_copy_only=False)]
+        indices, absent = _values(column.indices)
+        codes = known[1].take(indices, mode="clip")  # what stands at a null may be any number
+        if absent is not None:
+            np.copyto(codes, -1, where=absent)
+        return codes
 
     def _event_kinds(self, codes: np.ndarray, row0: int) -> np.ndarray:
         if len(self._kinds) < len(self.vocab.event):
@@ -279,20 +270,26 @@ class ParquetTrace:
         if int(codes.min()) < 0:
             row = int(codes.argmin())
             raise TraceError("event is null; expected a name in every row.", self.shown_as, row0 + row + 1)
-        return self._kinds[codes]
+        return self._kinds.take(codes)
 
     def _tasks(self, column: pa.Array) -> np.ndarray:
         """Pids as small integers, in order of first appearance; the pids themselves are not kept."""
-        pids = pc.fill_null(column, -1).to_numpy(zero_copy_only=False) if column.null_count else column.to_numpy()
-        pids = np.where((pids < 0) | (pids >= MAX_PID), MAX_PID, pids).astype(np.int64)
-        tasks = self._pids[pids]
-        new = np.flatnonzero((tasks < 0) & (pids != MAX_PID))
+        pids, absent = _values(column)
+        if absent is not None:
+            pids = np.where(absent, pids.dtype.type(0), pids)
+        unknown = absent if absent is not None else np.zeros(len(pids), bool)
+        if int(pids.min()) < 0 or int(pids.max()) >= MAX_PID:  # perf prints -1 for a thread it does not know
+            unknown = unknown | (pids < 0) | (pids >= MAX_PID)
+        if unknown.any():
+            pids = np.where(unknown, MAX_PID, pids)
+        tasks = self._pids.take(pids)
+        new = np.flatnonzero((tasks < 0) & ~unknown) if int(tasks.min()) < 0 else ()
         if len(new):
             values, first = np.unique(pids[new], return_index=True)
             values = values[np.argsort(first)]
             self._pids[values] = np.arange(self._n_pids, self._n_pids + len(values))
             self._n_pids += len(values)
-            tasks = self._pids[pids]
+            tasks = self._pids.take(pids)
         return tasks
 
     def _text_codes(self, column: pa.Array, event: np.ndarray, event_name: np.ndarray) -> np.ndarray:
@@ -300,9 +297,9 @@ class ParquetTrace:
         lost = self.vocab.event.codes.get(LOST_EVENTS, -2)
         rows = np.flatnonzero(TEXT_EVENTS[event] | (event_name == lost))
         if len(rows):
-            encoded = pc.dictionary_encode(column.take(pa.array(rows)))
+            encoded = pc.dictionary_encode(column.take(_int64(rows)))
             lut = np.array([*(self.vocab.text.code(text) for text in encoded.dictionary.to_pylist()), -1], np.int32)
-            codes[rows] = lut[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)]
+            codes[rows] = lut[_indices(encoded)]
         return codes
 
 
@@ -394,6 +391,32 @@ class ParquetTraceWriter:
         if name in ("ts_ns", "cpu", "ptr"):
             return pa.array(values)
         return pa.array(values, mask=values == ABSENT[name])
+
+
+def _values(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    """An integer array's values without a copy, whatever stands where it is null; and where that is, or None."""
+    n, first = len(array), array.offset
+    valid, data = array.buffers()
+    if data is None:
+        return np.zeros(n, np.int64), np.ones(n, bool)
+    values = np.frombuffer(data, array.type.to_pandas_dtype(), first + n)[first:]
+    if not array.null_count:
+        return values, None
+    bits = np.frombuffer(valid, np.uint8)[first // 8 : (first + n + 7) // 8]
+    present = np.unpackbits(bits, bitorder="little")[first % 8 : first % 8 + n]
+    return values, present == 0
+
+
+def _indices(encoded: pa.DictionaryArray) -> np.ndarray:
+    """Indices into the dictionary, -1 for null."""
+    indices, absent = _values(encoded.indices)
+    return indices if absent is None else np.where(absent, -1, indices)
+
+
+def _int64(values: np.ndarray) -> pa.Array:
+    """An Arrow array of these numbers; pa.array would import pandas, which takes half a second."""
+    values = np.ascontiguousarray(values, np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
 
 
 def _address(array: pa.Array) -> int:
