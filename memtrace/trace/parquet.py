@@ -135,6 +135,21 @@ class ParquetTrace:
             raise TraceError(f"damaged Parquet at row {row0 + 1} or later ({_first_line(error)}); "
                              f"expected {self.rows} rows. Copy or record it again.", self.shown_as) from error  # fmt: skip
 
+    def has(self, name: str) -> bool:
+        """Whether a column has a value in any row, as far as the file's statistics tell."""
+        source = "pid" if name == "task" and self._from_pid else name
+        if source not in self._columns:
+            return False
+        metadata = self._file.metadata
+        index = [metadata.schema.column(i).path for i in range(metadata.num_columns)].index(source)
+        for group in range(metadata.num_row_groups):
+            statistics = metadata.row_group(group).column(index).statistics
+            if statistics is None or not statistics.has_null_count or statistics.null_count < metadata.row_group(
+                group
+            ).num_rows:
+                return True
+        return False
+
     def close(self) -> None:
         self._file.close()
 

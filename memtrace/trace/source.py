@@ -24,7 +24,7 @@ from memtrace.errors import TraceError
 
 from .csv_tokenizer import CSV_COLUMNS, CsvTokenizer
 from .interner import Rows
-from .parquet import ParquetTrace, ParquetTraceWriter
+from .parquet import OPTIONAL_COLUMNS, ParquetTrace, ParquetTraceWriter
 from .problems import Problems, Settler
 from .schema import EventChunk, TraceVocab
 from .text import ROWS_PER_CHUNK, parsed_chunks
@@ -78,6 +78,10 @@ class TraceReader:
     def problem_rows(self) -> dict[str, int]:
         """First line or row of each cause, counted from 1."""
         return self._problems.rows
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns that hold something: those of CSV_COLUMNS, in order, without optional ones that are empty."""
+        return tuple(name for name in CSV_COLUMNS if name not in OPTIONAL_COLUMNS or self._trace.has(name))
 
     def digest(self) -> str:
         """SHA-256 of the bytes of the file, or of what came in."""

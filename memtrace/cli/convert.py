@@ -1,0 +1,31 @@
+"""``memtrace convert``: a trace of any kind as Parquet or CSV."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("convert")
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+def command(source: str, target: str) -> None:
+    """Write the trace IN again as OUT.
+
+    IN is Parquet, CSV, ftrace text or perf script text, plain or compressed with gzip or zstd; - is standard
+    input. OUT ends in .parquet or .csv. What could not be used is counted and printed.
+    """
+    from memtrace.cli.progress import Progress
+    from memtrace.trace.convert import check_target, convert
+    from memtrace.trace.source import open_trace
+
+    check_target(source, target)
+    with Progress("reading", unit="B") as reading:
+        reader = open_trace(source, progress=reading)
+    with reader:
+        with Progress("writing") as writing:
+            rows = convert(reader, target, writing)
+        click.echo(f"{target}: {rows:,} rows from {reader.format} {source}")
+        for cause, count in sorted(reader.problems.items()):
+            place = reader.problem_rows.get(cause, 0)
+            first = f", first at {'row' if reader.format == 'parquet' else 'line'} {place:,}" if place else ""
+            click.echo(f"  {cause}: {count:,}{first}")

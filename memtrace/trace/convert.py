@@ -1,0 +1,68 @@
+"""A trace of any kind, written again as Parquet or CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from memtrace.errors import TraceError
+
+from .csv import CsvTraceWriter
+from .parquet import ParquetTraceWriter
+from .source import TraceReader
+
+SUFFIXES = (".parquet", ".csv")
+
+
+def convert(reader: TraceReader, out: str | Path, progress: Callable[[int, int], None] | None = None) -> int:
+    """
+    Writes all rows of a trace to a new file; nothing is left behind when it fails.
+
+    Parameters
+    ----------
+    reader
+        The open trace.
+    out
+        The file; its name ends in one of SUFFIXES.
+    progress
+        Called with (rows written, rows in all).
+
+    Returns
+    -------
+    Rows written.
+
+    Raises
+    ------
+    TraceError
+        When the format of ``out`` is not known, or ``out`` is the trace itself.
+    """
+    check_target(reader.path, out)
+    path = Path(out)
+    writer: ParquetTraceWriter | CsvTraceWriter
+    if path.suffix == ".parquet":
+        writer = ParquetTraceWriter(path, reader.vocab)
+    else:
+        writer = CsvTraceWriter(path, reader.vocab, reader.columns())
+    rows = 0
+    try:
+        for chunk, text in reader.chunks_with_text():
+            writer.write(chunk, text)
+            rows += len(chunk)
+            if progress is not None:
+                progress(rows, reader.rows or 0)
+    except BaseException:
+        writer.abort()
+        raise
+    writer.close()
+    return rows
+
+
+def check_target(source: str | Path, out: str | Path) -> None:
+    """Raises TraceError when ``out`` cannot be written; asked before a long reading, not after it."""
+    path = Path(out)
+    if path.suffix not in SUFFIXES:
+        raise TraceError(f'cannot write "{path.suffix}"; expected a name ending in {" or ".join(SUFFIXES)}.', out)
+    if path.is_dir() or not path.parent.is_dir():
+        raise TraceError("cannot be written there; expected a file in an existing directory.", out)
+    if str(source) != "-" and path.exists() and Path(source).exists() and path.samefile(source):
+        raise TraceError("it is the input itself; expected another file. Choose another name.", out)
