@@ -17,7 +17,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("slab_flags_untouched", "page allocations with a slab page's flags on which no object was seen; kept as requests"),
     ("slab_page_free_owned", "page frees made by the slab allocator itself"),
     ("page_free_of_unknown", "frees of pages that pre-date the trace; they are created at its start"),
-    ("page_free_of_free", "frees of pages last seen free: taken without an event (bulk allocation, compaction); dropped"),
+    ("page_free_of_free", "frees of pages last seen free: taken without an event (bulk, compaction); dropped"),
     ("page_alloc_of_live_pfn", "allocations of pages still in use: a free was missed and is inserted"),
     ("batched_page_free", "page frees that take effect at their mm_page_free_batched row"),
     ("batched_only_page_free", "mm_page_free_batched rows without an mm_page_free of the page (before 3.3)"),

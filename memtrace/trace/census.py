@@ -77,7 +77,7 @@ def take_census(
     census.events = {
         reader.vocab.event.names[code - 1] if code else "(no name)": int(n) for code, n in enumerate(events) if n
     }
-    census.lost = int(getattr(reader, "lost", 0))
+    census.lost = getattr(reader, "problems", {}).get("lost_events", 0)
     _name_caches(census, scan, reader.vocab)
     census.max_handles = scan.n_start + scan.peak
     census.max_page_handles = scan.pages.n_start + scan.pages.peak + scan.pages.max_delay
@@ -89,12 +89,13 @@ def take_census(
 
 
 def _classes(scan: CensusScan) -> list[AllocClass]:
+    seen = scan.classes
     return [
         AllocClass(
-            scan.c_kind[i], scan.c_site[i], scan.c_name[i] if scan.c_kind[i] == CLASS_NAMED else -1,
-            scan.c_req[i], scan.c_alloc[i], scan.c_allocs[i], bool(scan.c_reclaimable[i]),
+            seen.c_kind[i], seen.c_site[i], seen.c_name[i] if seen.c_kind[i] == CLASS_NAMED else -1,
+            seen.c_req[i], seen.c_alloc[i], seen.c_allocs[i], bool(seen.c_reclaimable[i]),
         )
-        for i in range(scan.n_classes)
+        for i in range(seen.n_classes)
     ]
 
 
@@ -116,15 +117,15 @@ class _Caches:
 def _name_caches(census: Census, scan: CensusScan, vocab: TraceVocab) -> None:
     """Give every class, name and object its cache, and leave the plan for the second reading."""
     classes = _classes(scan)
-    by_free, by_page = unpack_votes(scan.votes.items())
-    mixed = scan.met > 0 and scan.mixed > MIXED_PAGES_SHARE * scan.met
-    votes = Votes(by_free, by_page, unpack_links(scan.links.items()), mixed)
+    by_free, by_page = unpack_votes(scan.classes.votes.items())
+    mixed = scan.classes.met > 0 and scan.classes.mixed > MIXED_PAGES_SHARE * scan.classes.met
+    votes = Votes(by_free, by_page, unpack_links(scan.classes.links.items()), mixed)
     names = name_classes(classes, votes)
     groups = unnamed_groups(classes, names, votes)
 
     caches = _Caches()
     cache_of_name = np.full(len(vocab.name), -1, np.int32)
-    for code in scan.names_seen[: scan.n_names]:
+    for code in scan.classes.names_seen[: scan.classes.n_names]:
         cache_of_name[code] = caches.index(vocab.name.names[code])
     cache_of_class = np.full(len(classes), -1, np.int32)
     for i, cls in enumerate(classes):
@@ -154,7 +155,7 @@ def _name_caches(census: Census, scan: CensusScan, vocab: TraceVocab) -> None:
         start_ptr=np.array(scan.start_ptr[: scan.n_start], np.uint64),
         start_frame=frames,
         cache_of_name=cache_of_name,
-        class_keys=np.array(scan.c_key[: scan.n_classes], np.uint64)[site],
+        class_keys=np.array(scan.classes.c_key[: scan.classes.n_classes], np.uint64)[site],
         class_cache=cache_of_class[site],
         page_verdict=np.array(scan.pages.verdict[: scan.pages.ordinal // 4 + 1], np.uint8),
         bulk_last=np.array(scan.bulk_last[: scan.n_bulk // 8 + 1], np.uint8),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import cython
 import numpy as np
 
+from memtrace.trace.alloc_classes import AllocClasses
+from memtrace.trace.arrays import doubled, filled
 from memtrace.trace.causes import (
     C_ALLOC_OF_LIVE_POINTER,
     C_DOUBLE_FREE,
@@ -25,15 +27,11 @@ from memtrace.trace.causes import (
     C_SLAB_PAGE_BY_FLAGS,
     CAUSES,
     CLASS_KMALLOC,
-    CLASS_KMALLOC_KEY,
-    CLASS_NAMED,
-    CLASS_NAMED_KEY,
     CLASS_SITE,
     LARGE_KMALLOC_BYTES,
     MAX_CPUS,
     MAX_TRACE_ORDER,
     PTR_FRAME,
-    PTR_FRAME_MASK,
     TEXT_ALLOC,
     TEXT_BULK_ALLOC,
     TEXT_FREE,
@@ -42,7 +40,7 @@ from memtrace.trace.causes import (
 )
 from memtrace.trace.columns import Columns
 from memtrace.trace.pages_seen import PagesSeen
-from memtrace.trace.ptrmap import PtrMap, doubled
+from memtrace.trace.ptrmap import PtrMap
 from memtrace.trace.schema import (
     EV_CACHE_ALLOC,
     EV_CACHE_ALLOC_BULK,
@@ -68,7 +66,6 @@ from memtrace.trace.schema import (
 PTR_FREED = -2  # value of a pointer last seen being freed; -1 is one never seen, >= 0 the class of a live one
 LIFE_START = 3  # as in pages_seen
 DIRECT_MAP_BITS = 52  # no machine has more physical address bits
-SIZE_MASK = (1 << 21) - 1
 
 
 @cython.cclass
@@ -80,15 +77,6 @@ class CensusScan:
     ----------
     objects
         Pointer -> class of the live object there, or PTR_FREED.
-    classes
-        Key of an allocation class (see ``class_key``) -> its number; ``c_*`` are its properties.
-    votes
-        ``(class << 24 | name) << 1 | by_page`` -> frees that gave this class this name.
-    links
-        ``class << 31 | class`` -> times two classes met on one slab page.
-    mixed, met
-        Of the times two allocations met on one slab page: with different sizes, and all. Slab pages of
-        SLUB and SLAB hold one cache, those of SLOB anything.
     start_*
         Objects alive at the start, in the order of their frees; ``start_name`` from the free (-1 none),
         ``start_life`` of their page (-1 unknown).
@@ -104,23 +92,7 @@ class CensusScan:
     pages: PagesSeen
     base: cython.ulonglong
     objects: PtrMap
-    classes: PtrMap
-    n_classes: cython.int
-    c_key: cython.ulonglong[:]
-    c_kind: cython.uchar[:]
-    c_reclaimable: cython.uchar[:]
-    c_site: cython.int[:]
-    c_name: cython.int[:]
-    c_req: cython.longlong[:]
-    c_alloc: cython.longlong[:]
-    c_allocs: cython.longlong[:]
-    votes: PtrMap
-    links: PtrMap
-    mixed: cython.longlong
-    met: cython.longlong
-    names_seen: cython.int[:]
-    n_names: cython.int
-    name_known: PtrMap
+    classes: AllocClasses
     start_ptr: cython.ulonglong[:]
     start_name: cython.int[:]
     start_life: cython.int[:]
@@ -148,46 +120,30 @@ class CensusScan:
         n = 256
         self.cols = cols
         self.base = base
-        self.counts = memoryview(np.zeros(len(CAUSES), np.int64))
+        self.counts = filled(len(CAUSES), np.int64)
         self.pages = PagesSeen(self.counts)
         self.objects = PtrMap(12)
-        self.classes = PtrMap(8)
-        self.n_classes = 0
-        self.c_key = memoryview(np.zeros(n, np.uint64))
-        self.c_kind = memoryview(np.zeros(n, np.uint8))
-        self.c_reclaimable = memoryview(np.zeros(n, np.uint8))
-        self.c_site = memoryview(np.zeros(n, np.int32))
-        self.c_name = memoryview(np.zeros(n, np.int32))
-        self.c_req = memoryview(np.zeros(n, np.int64))
-        self.c_alloc = memoryview(np.zeros(n, np.int64))
-        self.c_allocs = memoryview(np.zeros(n, np.int64))
-        self.votes = PtrMap(8)
-        self.links = PtrMap(8)
-        self.mixed = 0
-        self.met = 0
-        self.names_seen = memoryview(np.zeros(n, np.int32))
-        self.n_names = 0
-        self.name_known = PtrMap(8)
-        self.start_ptr = memoryview(np.zeros(n, np.uint64))
-        self.start_name = memoryview(np.zeros(n, np.int32))
-        self.start_life = memoryview(np.zeros(n, np.int32))
+        self.classes = AllocClasses(cols, self.pages)
+        self.start_ptr = filled(n, np.uint64)
+        self.start_name = filled(n, np.int32)
+        self.start_life = filled(n, np.int32)
         self.n_start = 0
-        self.free_ptr = memoryview(np.zeros(n, np.uint64))
-        self.free_class = memoryview(np.zeros(n, np.int32))
-        self.free_cpu = memoryview(np.zeros(n, np.int16))
+        self.free_ptr = filled(n, np.uint64)
+        self.free_class = filled(n, np.int32)
+        self.free_cpu = filled(n, np.int16)
         self.n_free = 0
         self.live = 0
         self.peak = 0
-        self.bulk_last = memoryview(np.zeros(n, np.uint8))
+        self.bulk_last = filled(n, np.uint8)
         self.n_bulk = 0
-        self.run_key = memoryview(np.full(MAX_CPUS * 4, -1, np.int64))
-        self.run_last = memoryview(np.full(MAX_CPUS * 4, -1, np.int64))
-        self.last_born = memoryview(np.full(MAX_CPUS, -1, np.int64))
-        self.last_life = memoryview(np.full(MAX_CPUS, -1, np.int32))
-        self.last_ptr = memoryview(np.zeros(MAX_CPUS, np.uint64))
-        self.last_bytes = memoryview(np.zeros(MAX_CPUS, np.int64))
-        self.last_row = memoryview(np.zeros(MAX_CPUS, np.int64))
-        self.doubled_rows = memoryview(np.zeros(n, np.int64))
+        self.run_key = filled(MAX_CPUS * 4, np.int64, -1)
+        self.run_last = filled(MAX_CPUS * 4, np.int64, -1)
+        self.last_born = filled(MAX_CPUS, np.int64, -1)
+        self.last_life = filled(MAX_CPUS, np.int32, -1)
+        self.last_ptr = filled(MAX_CPUS, np.uint64)
+        self.last_bytes = filled(MAX_CPUS, np.int64)
+        self.last_row = filled(MAX_CPUS, np.int64)
+        self.doubled_rows = filled(n, np.int64)
         self.n_doubled = 0
 
     @cython.ccall
@@ -203,20 +159,19 @@ class CensusScan:
         n: cython.longlong = c.n
         self.pages.reserve(n)
         while (self.n_bulk + n) // 8 + 1 > len(self.bulk_last):
-            old = np.asarray(self.bulk_last)
-            self.bulk_last = memoryview(np.concatenate([old, np.zeros(len(old), np.uint8)]))
+            self.bulk_last = doubled(self.bulk_last)
         for i in range(n):
             event = c.event[i]
             cpu = c.cpu[i]
             if event == EV_CACHE_ALLOC:
-                self.object_alloc(i, cpu, self.cache_class(i))
+                self.object_alloc(i, cpu, self.classes.cache_class(i))
             elif event == EV_CACHE_FREE:
                 self.object_free(i, cpu, c.name[i])
             elif event == EV_KMALLOC:
                 self.kmalloc(i, cpu)
             elif event == EV_KFREE:
                 self.object_free(i, cpu, -1)
-            elif event == EV_PAGE_ALLOC or event == EV_PAGE_FREE or event == EV_PAGE_FREE_BATCHED:
+            elif event in (EV_PAGE_ALLOC, EV_PAGE_FREE, EV_PAGE_FREE_BATCHED):
                 frame = c.page_frame(i)
                 order = c.order[i]
                 if event == EV_PAGE_FREE_BATCHED:
@@ -237,7 +192,7 @@ class CensusScan:
                     self.pages.free(frame, 1 if frame >= PTR_FRAME else 1 << order, order, False)
                 self.last_ptr[cpu] = 0
                 self.pages.ordinal += 1
-            elif event == EV_GT_BULK_OBJ or event == EV_CACHE_ALLOC_BULK or event == EV_CACHE_FREE_BULK:
+            elif event in (EV_GT_BULK_OBJ, EV_CACHE_ALLOC_BULK, EV_CACHE_FREE_BULK):
                 kind = c.text_kind[c.text[i] + 1]
                 if event == EV_CACHE_ALLOC_BULK or (event == EV_GT_BULK_OBJ and kind == TEXT_ALLOC):
                     self.bulk_row(i, cpu, True)
@@ -258,7 +213,7 @@ class CensusScan:
             elif event == EV_KFREE_BULK_CALLBACK:
                 self.counts[C_KFREE_BULK_CALLBACKS] += 1
                 self.close_run(cpu, c.level[c.ctx[i] + 1])
-            elif event == EV_ZONE_LOCKED or event == EV_PCPU_DRAIN or event == EV_EXTFRAG or event == EV_GT_SLAB:
+            elif event in (EV_ZONE_LOCKED, EV_PCPU_DRAIN, EV_EXTFRAG, EV_GT_SLAB):
                 self.counts[C_OUTCOME_ROWS] += 1
             elif EV_PERCPU_ALLOC <= event <= EV_PERCPU_DESTROY_CHUNK:
                 self.counts[C_PERCPU_NOT_MODELLED] += 1
@@ -271,8 +226,7 @@ class CensusScan:
         c: Columns = self.cols
         ptr: cython.ulonglong = c.ptr[i]
         n_bytes: cython.longlong = c.bytes_alloc[i]
-        cls: cython.int = self.class_of(
-            CLASS_KMALLOC_KEY | cython.cast(cython.ulonglong, n_bytes + 1) & PTR_FRAME_MASK, CLASS_KMALLOC, i)
+        cls: cython.int = self.classes.kmalloc_class(i)
         if n_bytes > LARGE_KMALLOC_BYTES and ptr != 0 and ptr == self.last_ptr[cpu] and n_bytes == self.last_bytes[cpu]:
             self.counts[C_LARGE_KMALLOC_DOUBLED] += 1
             if self.n_doubled == len(self.doubled_rows):
@@ -285,67 +239,6 @@ class CensusScan:
         self.last_ptr[cpu] = ptr
         self.last_bytes[cpu] = n_bytes
         self.last_row[cpu] = c.row0 + i
-
-    @cython.cfunc
-    def cache_class(self, i: cython.longlong) -> cython.int:
-        """Class of a kmem_cache_alloc row (or of one that was bulk allocated)."""
-        c: Columns = self.cols
-        name: cython.int = c.name[i]
-        if name >= 0:
-            self.see_name(name)
-            return self.class_of(CLASS_NAMED_KEY | cython.cast(cython.ulonglong, name), CLASS_NAMED, i)
-        return self.class_of(
-            (cython.cast(cython.ulonglong, c.call_site[i] + 2) << 42)
-            | (cython.cast(cython.ulonglong, c.bytes_req[i] & SIZE_MASK) << 21)
-            | cython.cast(cython.ulonglong, c.bytes_alloc[i] & SIZE_MASK),
-            CLASS_SITE, i)
-
-    @cython.cfunc
-    def class_of(self, key: cython.ulonglong, kind: cython.int, i: cython.longlong) -> cython.int:
-        c: Columns = self.cols
-        slot: cython.longlong = self.classes.slot(key)
-        cls: cython.int = self.classes.vals[slot]
-        if cls < 0:
-            cls = self.n_classes
-            if cls == len(self.c_kind):
-                self.grow_classes()
-            self.n_classes += 1
-            self.classes.vals[slot] = cls
-            self.c_key[cls] = key
-            self.c_kind[cls] = kind
-            self.c_reclaimable[cls] = 0
-            self.c_site[cls] = c.call_site[i]
-            self.c_name[cls] = c.name[i]
-            self.c_req[cls] = -1
-            self.c_alloc[cls] = -1
-            self.c_allocs[cls] = 0
-        if c.bytes_alloc[i] > self.c_alloc[cls]:
-            self.c_alloc[cls] = c.bytes_alloc[i]
-        if c.bytes_req[i] > self.c_req[cls]:
-            self.c_req[cls] = c.bytes_req[i]
-        return cls
-
-    @cython.cfunc
-    def grow_classes(self) -> cython.void:
-        self.c_key = doubled(self.c_key)
-        self.c_kind = doubled(self.c_kind)
-        self.c_reclaimable = doubled(self.c_reclaimable)
-        self.c_site = doubled(self.c_site)
-        self.c_name = doubled(self.c_name)
-        self.c_req = doubled(self.c_req)
-        self.c_alloc = doubled(self.c_alloc)
-        self.c_allocs = doubled(self.c_allocs)
-
-    @cython.cfunc
-    def see_name(self, name: cython.int) -> cython.void:
-        """Remember cache names in the order in which events print them."""
-        slot: cython.longlong = self.name_known.slot(name + 1)
-        if self.name_known.vals[slot] < 0:
-            if self.n_names == len(self.names_seen):
-                self.names_seen = doubled(self.names_seen)
-            self.names_seen[self.n_names] = name
-            self.name_known.vals[slot] = self.n_names
-            self.n_names += 1
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -368,7 +261,7 @@ class CensusScan:
             self.counts[C_FAILED_ALLOC] += 1
             return False
         self.close_run(cpu, c.level[c.ctx[i] + 1])
-        self.c_allocs[cls] += 1
+        self.classes.c_allocs[cls] += 1
         slot = self.objects.slot(ptr)
         seen = self.objects.vals[slot]
         self.objects.vals[slot] = cls
@@ -381,11 +274,11 @@ class CensusScan:
         frame = self.frame_of(ptr)
         if frame >= 0:
             life = self.pages.frames.get(frame)
-            if self.c_alloc[cls] > LARGE_KMALLOC_BYTES and self.c_kind[cls] == CLASS_KMALLOC and (
+            if self.classes.c_alloc[cls] > LARGE_KMALLOC_BYTES and self.classes.c_kind[cls] == CLASS_KMALLOC and (
                     life >= 0 and self.pages.owned[life] == 0):
                 self.counts[C_LARGE_KMALLOC_PAGE] += 1
             life = self.pages.touch(frame)
-            self.meet(life, cls)
+            self.classes.meet(life, cls)
             if seen == -1 and self.pages.kind[life] == LIFE_START:
                 self.add_free(ptr, cls, cpu)
         elif self.base == 0:
@@ -402,7 +295,7 @@ class CensusScan:
         large: cython.bint
         if life < 0 or pages.born[life] != self.last_born[cpu] or pages.owned[life]:
             return
-        large = self.c_kind[cls] == CLASS_KMALLOC and (
+        large = self.classes.c_kind[cls] == CLASS_KMALLOC and (
             self.cols.bytes_alloc[i] > LARGE_KMALLOC_BYTES
             and self.cols.bytes_alloc[i] == cython.cast(cython.longlong, 4096) << pages.order[life])
         if large or pages.slab_flags[life] & 1:
@@ -410,38 +303,6 @@ class CensusScan:
             self.counts[C_SLAB_PAGE_BY_FLAGS] += 1
             if large:
                 self.counts[C_LARGE_KMALLOC_PAGE] += 1
-
-    @cython.cfunc
-    def meet(self, life: cython.int, cls: cython.int) -> cython.void:
-        """An allocation of this class lies on this slab page: what else does says what cache it is."""
-        pages: PagesSeen = self.pages
-        before: cython.int = pages.cls[life]
-        if pages.slab_flags[life] & 2:
-            self.c_reclaimable[cls] = 1
-        if before >= 0:
-            self.met += 1
-            if before != cls:
-                if self.c_alloc[before] != self.c_alloc[cls]:
-                    self.mixed += 1 if self.c_alloc[before] > 0 and self.c_alloc[cls] > 0 else 0
-                elif self.c_kind[cls] == CLASS_SITE and self.c_kind[before] == CLASS_SITE:
-                    self.link(before, cls)
-        pages.cls[life] = cls
-        if self.c_kind[cls] == CLASS_NAMED:
-            pages.name[life] = self.c_name[cls]
-        elif self.c_kind[cls] == CLASS_SITE and pages.name[life] >= 0:
-            self.vote(cls, pages.name[life], 1)
-
-    @cython.cfunc
-    def link(self, a: cython.int, b: cython.int) -> cython.void:
-        low: cython.ulonglong = min(a, b) + 1
-        high: cython.ulonglong = max(a, b) + 1
-        self.links.count(low << 31 | high)
-
-    @cython.cfunc
-    def vote(self, cls: cython.int, name: cython.int, by_page: cython.int) -> cython.void:
-        a: cython.ulonglong = cls + 1
-        b: cython.ulonglong = name
-        self.votes.count((a << 24 | b) << 1 | cython.cast(cython.ulonglong, by_page))
 
     @cython.cfunc
     def object_free(self, i: cython.longlong, cpu: cython.int, name: cython.int) -> cython.bint:
@@ -459,7 +320,7 @@ class CensusScan:
         self.last_life[cpu] = -1
         self.last_ptr[cpu] = 0
         if name >= 0:
-            self.see_name(name)
+            self.classes.see_name(name)
         slot = self.objects.slot(ptr)
         cls = self.objects.vals[slot]
         self.objects.vals[slot] = PTR_FREED
@@ -467,13 +328,11 @@ class CensusScan:
         if frame >= 0:
             life = self.pages.touch(frame)
             if name >= 0:
-                self.pages.name[life] = name
-                if self.pages.cls[life] >= 0 and self.c_kind[self.pages.cls[life]] == CLASS_SITE:
-                    self.vote(self.pages.cls[life], name, 1)
+                self.classes.meet_name(life, name)
         if cls >= 0:
             self.live -= 1
-            if name >= 0 and self.c_kind[cls] == CLASS_SITE:
-                self.vote(cls, name, 0)
+            if name >= 0 and self.classes.c_kind[cls] == CLASS_SITE:
+                self.classes.vote(cls, name, 0)
             return True
         if cls == PTR_FREED:
             self.counts[C_DOUBLE_FREE] += 1
@@ -520,8 +379,10 @@ class CensusScan:
         key: cython.longlong = (site << 26 | c.name[i] + 1) << 1 | 1 if alloc else site << 27
         was_key: cython.longlong = self.run_key[run]
         was_last: cython.longlong = self.run_last[run]
+        taken: cython.bint
         self.run_last[run] = -1  # so that the object's own row does not close the run it belongs to
-        if not (self.object_alloc(i, cpu, self.cache_class(i)) if alloc else self.object_free(i, cpu, c.name[i])):
+        taken = self.object_alloc(i, cpu, self.classes.cache_class(i)) if alloc else self.object_free(i, cpu, c.name[i])
+        if not taken:
             self.run_last[run] = was_last
             return
         if was_last >= 0 and was_key != key:

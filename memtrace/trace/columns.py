@@ -5,6 +5,7 @@ from __future__ import annotations
 import cython
 import numpy as np
 
+from memtrace.trace.arrays import filled, view
 from memtrace.trace.causes import (
     PTR_FRAME,
     PTR_FRAME_MASK,
@@ -63,10 +64,10 @@ class Columns:
     def __init__(self) -> None:
         self.n = 0
         self.row0 = 0
-        self.gfp_mask = memoryview(np.zeros(1, np.int64))
-        self.gfp_slab = memoryview(np.zeros(1, np.uint8))
-        self.level = memoryview(np.zeros(1, np.uint8))
-        self.text_kind = memoryview(np.zeros(1, np.uint8))
+        self.gfp_mask = filled(1, np.int64)
+        self.gfp_slab = filled(1, np.uint8)
+        self.level = filled(1, np.uint8)
+        self.text_kind = filled(1, np.uint8)
 
     def bind(self, chunk: EventChunk, vocab: TraceVocab) -> None:
         """Take the columns of a chunk, and the codes that its vocabularies gained."""
@@ -110,12 +111,12 @@ class Columns:
 
 def _view(column: np.ndarray, dtype: type[np.generic]) -> memoryview:
     """A contiguous, writable view: C memoryviews want both, and the interpreter reads plain ints from it."""
-    return memoryview(np.require(column, dtype, ["C", "W"]))
+    return view(np.require(column, dtype, ["C", "W"]))
 
 
 def _extended(table: object, more: list[int]) -> memoryview:
     old = np.asarray(table)
-    return memoryview(np.concatenate([old, np.array(more, old.dtype)]))
+    return view(np.concatenate([old, np.array(more, old.dtype)]))
 
 
 def _ctx_level(ctx: str) -> int:

@@ -9,35 +9,13 @@ from __future__ import annotations
 
 from functools import cache
 
-_BITS = {
-    "DMA": 0x1,
-    "HIGHMEM": 0x2,
-    "DMA32": 0x4,
-    "MOVABLE": 0x8,
-    "RECLAIMABLE": 0x10,
-    "HIGH": 0x20,
-    "IO": 0x40,
-    "FS": 0x80,
-    "ZERO": 0x100,
-    "ATOMIC": 0x200,
-    "DIRECT_RECLAIM": 0x400,
-    "KSWAPD_RECLAIM": 0x800,
-    "WRITE": 0x1000,
-    "NOWARN": 0x2000,
-    "RETRY_MAYFAIL": 0x4000,
-    "NOFAIL": 0x8000,
-    "NORETRY": 0x10000,
-    "MEMALLOC": 0x20000,
-    "COMP": 0x40000,
-    "NOMEMALLOC": 0x80000,
-    "HARDWALL": 0x100000,
-    "THISNODE": 0x200000,
-    "ACCOUNT": 0x400000,
-    "ZEROTAGS": 0x800000,
-    "RECLAIM": 0xC00,
+from memtrace.mm import gfp as bits
+
+_BITS = {name.removeprefix("GFP_BIT_"): bit for name, bit in vars(bits).items() if name.startswith("GFP_BIT_")} | {
+    "RECLAIM": bits.GFP_RECLAIM,
     # Names of earlier kernels (MODEL 12.2, 1.6.1) and of bits that place nothing.
-    "WAIT": 0xC00,  # until 4.3 one bit meant both kinds of reclaim
-    "REPEAT": 0x4000,  # RETRY_MAYFAIL since 4.13
+    "WAIT": bits.GFP_RECLAIM,  # until 4.3 one bit meant both kinds of reclaim
+    "REPEAT": bits.GFP_BIT_RETRY_MAYFAIL,  # RETRY_MAYFAIL since 4.13
     "COLD": 0,
     "NOTRACK": 0,
     "NO_KSWAPD": 0,
@@ -49,37 +27,31 @@ _BITS = {
     "SKIP_KASAN_POISON": 0,
     "SKIP_KASAN_UNPOISON": 0,
 }
-_KERNEL = 0xCC0
-_USER = _KERNEL | 0x100000
-_HIGHUSER = _USER | 0x2
-_TRANSHUGE_LIGHT = (_HIGHUSER | 0x8 | 0x40000 | 0x80000 | 0x2000) & ~0xC00
+_TRANSHUGE_LIGHT = (
+    bits.GFP_HIGHUSER_MOVABLE | bits.GFP_BIT_COMP | bits.GFP_BIT_NOMEMALLOC | bits.GFP_BIT_NOWARN
+) & ~bits.GFP_RECLAIM
 _COMPOSITES = {
-    "GFP_ATOMIC": 0xA20,
-    "GFP_KERNEL": _KERNEL,
-    "GFP_KERNEL_ACCOUNT": _KERNEL | 0x400000,
-    "GFP_NOWAIT": 0x800,
-    "GFP_NOIO": 0xC00,
-    "GFP_NOFS": 0xC40,
-    "GFP_TEMPORARY": _KERNEL | 0x10,  # until 4.14
-    "GFP_USER": _USER,
-    "GFP_DMA": 0x1,
-    "GFP_DMA32": 0x4,
-    "GFP_HIGHUSER": _HIGHUSER,
-    "GFP_HIGHUSER_MOVABLE": _HIGHUSER | 0x8,
-    "GFP_TRANSHUGE": _TRANSHUGE_LIGHT | 0x400,
+    "GFP_ATOMIC": bits.GFP_ATOMIC,
+    "GFP_KERNEL": bits.GFP_KERNEL,
+    "GFP_KERNEL_ACCOUNT": bits.GFP_KERNEL_ACCOUNT,
+    "GFP_NOWAIT": bits.GFP_NOWAIT,
+    "GFP_NOIO": bits.GFP_NOIO,
+    "GFP_NOFS": bits.GFP_NOFS,
+    "GFP_TEMPORARY": bits.GFP_KERNEL | bits.GFP_BIT_RECLAIMABLE,  # until 4.14
+    "GFP_USER": bits.GFP_USER,
+    "GFP_HIGHUSER": bits.GFP_HIGHUSER,
+    "GFP_HIGHUSER_MOVABLE": bits.GFP_HIGHUSER_MOVABLE,
+    "GFP_TRANSHUGE": _TRANSHUGE_LIGHT | bits.GFP_BIT_DIRECT_RECLAIM,
     "GFP_TRANSHUGE_LIGHT": _TRANSHUGE_LIGHT,
     "none": 0,
     "(none)": 0,
     "": 0,
 }
 
-_NORETRY = 0x10000
-_THISNODE = 0x200000
-_COMP = 0x40000
-_RECLAIM = 0xC00
-# What a slab's page request may carry: RECLAIM_MASK, CONSTRAINT_MASK and its cache's own (MODEL 1.6.4, 12.5).
-_SLAB_MAY = 0xC00 | 0x20 | 0x40 | 0x80 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000 | 0x80000 | 0x200 | 0x300000
-_SLAB_MAY |= 0x40000 | 0x10 | 0x1 | 0x4
+# What a slab's page request may carry: what it keeps of its caller's flags, and its cache's own (MODEL 12.5).
+_SLAB_MAY = (
+    bits.GFP_SLAB_KEEPS | bits.GFP_BIT_COMP | bits.GFP_BIT_RECLAIMABLE | bits.GFP_BIT_DMA | bits.GFP_BIT_DMA32
+)
 
 
 @cache
@@ -131,5 +103,5 @@ def is_slab_page_mask(mask: int) -> bool:
     """
     if not may_be_slab_page(mask):
         return False
-    slab_first = mask & _THISNODE and mask & _COMP and not mask & _RECLAIM
-    return bool(mask & _NORETRY or slab_first)
+    slab_first = mask & bits.GFP_BIT_THISNODE and mask & bits.GFP_BIT_COMP and not mask & bits.GFP_RECLAIM
+    return bool(mask & bits.GFP_BIT_NORETRY or slab_first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cython
 import numpy as np
 
-from memtrace.trace.ptrmap import doubled
+from memtrace.trace.arrays import doubled, filled
 
 
 @cython.cclass
@@ -24,7 +24,7 @@ class HandlePool:
     top: cython.int
 
     def __init__(self, taken: cython.int) -> None:
-        self.stack = memoryview(np.zeros(1024, np.int32))
+        self.stack = filled(1024, np.int32)
         self.n_stack = 0
         self.top = taken
 

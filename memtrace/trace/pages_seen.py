@@ -11,6 +11,7 @@ from __future__ import annotations
 import cython
 import numpy as np
 
+from memtrace.trace.arrays import doubled, filled
 from memtrace.trace.causes import (
     C_BATCHED_ONLY_PAGE_FREE,
     C_BATCHED_PAGE_FREE,
@@ -23,7 +24,7 @@ from memtrace.trace.causes import (
     PAGE_BATCHED,
     PAGE_SLAB,
 )
-from memtrace.trace.ptrmap import FrameMap, doubled
+from memtrace.trace.ptrmap import FrameMap
 
 # Kinds of lives.
 LIFE_FREE = 0  # the record is not in use
@@ -52,8 +53,8 @@ class PagesSeen:
     ordinal
         Page events (mm_page_alloc and mm_page_free) so far.
     kind, order, left, head, born, cls, name, slab_flags
-        By life: LIFE_*; order (of LIFE_START: as freed) and first frame of the block; frames not freed yet; ordinal of its
-        mm_page_alloc (-1 none); allocation class and name (vocab.name) last seen on it, -1 unknown;
+        By life: LIFE_*; order (of LIFE_START: as freed) and first frame of the block; frames not freed yet;
+        ordinal of its mm_page_alloc (-1 none); allocation class and name (vocab.name) last seen on it, -1 unknown;
         Columns.gfp_slab of its request. ``owned`` is 1 when it is the slab allocator's.
     live, peak
         Blocks alive now, and at most, that are not known to be the slab allocator's.
@@ -89,34 +90,39 @@ class PagesSeen:
         n = 1024
         self.frames = FrameMap()
         self.freed_at = FrameMap()
-        self.verdict = memoryview(np.zeros(n, np.uint8))
+        self.verdict = filled(n, np.uint8)
         self.ordinal = 0
-        self.kind = memoryview(np.zeros(n, np.uint8))
-        self.owned = memoryview(np.zeros(n, np.uint8))
-        self.slab_flags = memoryview(np.zeros(n, np.uint8))
-        self.order = memoryview(np.zeros(n, np.int32))
-        self.left = memoryview(np.zeros(n, np.int32))
-        self.head = memoryview(np.zeros(n, np.int64))
-        self.born = memoryview(np.zeros(n, np.int64))
-        self.cls = memoryview(np.zeros(n, np.int32))
-        self.name = memoryview(np.zeros(n, np.int32))
-        self.next_free = memoryview(np.zeros(n, np.int32))
+        self.kind = filled(n, np.uint8)
+        self.owned = filled(n, np.uint8)
+        self.slab_flags = filled(n, np.uint8)
+        self.order = filled(n, np.int32)
+        self.left = filled(n, np.int32)
+        self.head = filled(n, np.int64)
+        self.born = filled(n, np.int64)
+        self.cls = filled(n, np.int32)
+        self.name = filled(n, np.int32)
+        self.next_free = filled(n, np.int32)
         self.n_lives = 0
         self.free_life = -1
         self.live = 0
         self.peak = 0
         self.max_delay = 0
         self.counts = counts
-        self.start_pfn = memoryview(np.zeros(n, np.int64))
-        self.start_order = memoryview(np.zeros(n, np.int16))
+        self.start_pfn = filled(n, np.int64)
+        self.start_order = filled(n, np.int16)
         self.n_start = 0
 
     @cython.cfunc
     def reserve(self, rows: cython.longlong) -> cython.void:
         """Make room for the verdicts of a chunk of this many rows."""
         while (self.ordinal + rows) // 4 + 1 > len(self.verdict):
-            old = np.asarray(self.verdict)
-            self.verdict = memoryview(np.concatenate([old, np.zeros(len(old), np.uint8)]))
+            self.verdict = doubled(self.verdict)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def judge(self, ordinal: cython.longlong, verdict: cython.int) -> cython.void:
+        """Set the verdict on a page event, which had none."""
+        self.verdict[ordinal >> 2] = self.verdict[ordinal >> 2] | (verdict << ((ordinal & 3) << 1))
 
     @cython.cfunc
     def new_life(self, kind: cython.int, head: cython.longlong, order: cython.int, n: cython.int) -> cython.int:
@@ -171,7 +177,7 @@ class PagesSeen:
         self.owned[life] = 1
         self.live -= 1
         if k >= 0:
-            self.verdict[k >> 2] = self.verdict[k >> 2] | (PAGE_SLAB << ((k & 3) << 1))
+            self.judge(k, PAGE_SLAB)
             self.counts[C_SLAB_PAGE_ALLOC_OWNED] += 1
 
     @cython.cfunc
@@ -255,8 +261,7 @@ class PagesSeen:
         if owned:
             self.counts[C_SLAB_PAGE_FREE_OWNED] += 1
             if not batched:
-                self.verdict[self.ordinal >> 2] = (
-                    self.verdict[self.ordinal >> 2] | (PAGE_SLAB << ((self.ordinal & 3) << 1)))
+                self.judge(self.ordinal, PAGE_SLAB)
         elif not live and never:
             self.counts[C_PAGE_FREE_OF_UNKNOWN] += 1
             if self.n_start == len(self.start_pfn):
@@ -277,7 +282,7 @@ class PagesSeen:
         k: cython.longlong = self.freed_at.get(frame)
         if k >= 0:
             self.freed_at.put(frame, -1)
-            self.verdict[k >> 2] = self.verdict[k >> 2] | (PAGE_BATCHED << ((k & 3) << 1))
+            self.judge(k, PAGE_BATCHED)
             self.counts[C_BATCHED_PAGE_FREE] += 1
             if self.ordinal - k > self.max_delay:
                 self.max_delay = self.ordinal - k

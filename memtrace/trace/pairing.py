@@ -49,6 +49,7 @@ class RequestStream:
             )
         self._reader = reader
         self._census = census
+        self._plan = census.plan
         self._start_row = start_row
         self._rows_per_chunk = rows_per_chunk
         self.counts: dict[str, int] = {}
@@ -56,7 +57,7 @@ class RequestStream:
     def __iter__(self) -> Iterator[Requests]:
         census = self._census
         columns = Columns()
-        pairer = Pairer(columns, census.direct_map_base, census.plan, census.start_cache, census.start_order)
+        pairer = Pairer(columns, census.direct_map_base, self._plan, census.start_cache, census.start_order)
         for chunk in chunks_from(self._reader, self._start_row, self._rows_per_chunk):
             columns.bind(chunk, self._reader.vocab)
             pairer.pair()

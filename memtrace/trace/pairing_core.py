@@ -5,6 +5,7 @@ from __future__ import annotations
 import cython
 import numpy as np
 
+from memtrace.trace.arrays import doubled, filled, view
 from memtrace.trace.causes import (
     C_ALLOC_OF_LIVE_POINTER,
     C_BATCHED_PAGE_FREE,
@@ -30,7 +31,7 @@ from memtrace.trace.causes import (
 )
 from memtrace.trace.columns import Columns
 from memtrace.trace.handles import HandlePool
-from memtrace.trace.ptrmap import FrameMap, PtrMap, doubled
+from memtrace.trace.ptrmap import FrameMap, PtrMap
 from memtrace.trace.requests import (
     FLAG_LAST,
     FLAG_MISSED,
@@ -45,6 +46,7 @@ from memtrace.trace.requests import (
     RQ_MARKER,
     RQ_PAGE_ALLOC,
     RQ_PAGE_FREE,
+    PairingPlan,
 )
 from memtrace.trace.schema import (
     EV_CACHE_ALLOC,
@@ -120,35 +122,35 @@ class Pairer:
     addr: cython.longlong[:]
     offset: cython.int[:]
 
-    def __init__(self, cols: Columns, base: cython.ulonglong, plan: object, start_cache: np.ndarray,
+    def __init__(self, cols: Columns, base: cython.ulonglong, plan: PairingPlan, start_cache: np.ndarray,
                  start_order: np.ndarray) -> None:
         self.cols = cols
         self.base = base
         self.classes = PtrMap(8)
         for key, index in zip(plan.class_keys.tolist(), plan.class_cache.tolist(), strict=True):
             self.classes.put(key, index)
-        self.cache_of_name = _copy(plan.cache_of_name)
-        self.verdict = _copy(plan.page_verdict)
-        self.bulk_last = _copy(plan.bulk_last)
-        self.doubled_rows = _copy(plan.doubled_rows)
+        self.cache_of_name = view(plan.cache_of_name)
+        self.verdict = view(plan.page_verdict)
+        self.bulk_last = view(plan.bulk_last)
+        self.doubled_rows = view(plan.doubled_rows)
         self.n_doubled = 0
         self.ordinal = 0
         self.n_bulk = 0
         self.objects = PtrMap(12)
-        self.cache = _copy(np.concatenate([start_cache, np.zeros(1024, np.int32)]))
+        self.cache = view(np.concatenate([start_cache, np.zeros(1024, np.int32)]))
         for handle, ptr in enumerate(plan.start_ptr.tolist()):
             self.objects.put(ptr, handle)
         self.handles = HandlePool(len(plan.start_ptr))
         self.frames = FrameMap()
         self.page_handles = HandlePool(len(plan.start_frame))
         n = len(plan.start_frame) + 1024
-        self.head = memoryview(np.zeros(n, np.int64))
-        self.order = memoryview(np.zeros(n, np.int32))
-        self.left = memoryview(np.zeros(n, np.int32))
-        self.pending_order = memoryview(np.zeros(n, np.int32))
+        self.head = filled(n, np.int64)
+        self.order = filled(n, np.int32)
+        self.left = filled(n, np.int32)
+        self.pending_order = filled(n, np.int32)
         for handle, (frame, order) in enumerate(zip(plan.start_frame.tolist(), start_order.tolist(), strict=True)):
             self.place(handle, frame, order)
-        self.counts = memoryview(np.zeros(len(CAUSES), np.int64))
+        self.counts = filled(len(CAUSES), np.int64)
         self.allocate(1024)
 
     @cython.cfunc
@@ -171,19 +173,19 @@ class Pairer:
     def allocate(self, n: cython.longlong) -> None:
         """New room for n requests."""
         self.n = 0
-        self.row = memoryview(np.empty(n, np.int64))
-        self.ts_ns = memoryview(np.empty(n, np.int64))
-        self.op = memoryview(np.empty(n, np.uint8))
-        self.flags = memoryview(np.empty(n, np.uint8))
-        self.cpu = memoryview(np.empty(n, np.int16))
-        self.node = memoryview(np.empty(n, np.int16))
-        self.handle = memoryview(np.empty(n, np.int32))
-        self.cache_out = memoryview(np.empty(n, np.int32))
-        self.site = memoryview(np.empty(n, np.int32))
-        self.gfp = memoryview(np.empty(n, np.int64))
-        self.size = memoryview(np.empty(n, np.int64))
-        self.addr = memoryview(np.empty(n, np.int64))
-        self.offset = memoryview(np.empty(n, np.int32))
+        self.row = filled(n, np.int64)
+        self.ts_ns = filled(n, np.int64)
+        self.op = filled(n, np.uint8)
+        self.flags = filled(n, np.uint8)
+        self.cpu = filled(n, np.int16)
+        self.node = filled(n, np.int16)
+        self.handle = filled(n, np.int32)
+        self.cache_out = filled(n, np.int32)
+        self.site = filled(n, np.int32)
+        self.gfp = filled(n, np.int64)
+        self.size = filled(n, np.int64)
+        self.addr = filled(n, np.int64)
+        self.offset = filled(n, np.int32)
 
     @cython.cfunc
     def grow(self) -> cython.void:
@@ -247,17 +249,14 @@ class Pairer:
                     self.object_alloc(i, RQ_KMALLOC, -1, c.bytes_req[i])
             elif event == EV_KFREE:
                 self.object_free(i, RQ_KFREE)
-            elif event == EV_PAGE_ALLOC or event == EV_PAGE_FREE or event == EV_PAGE_FREE_BATCHED:
+            elif event in (EV_PAGE_ALLOC, EV_PAGE_FREE, EV_PAGE_FREE_BATCHED):
                 self.page_row(i, event)
             elif event == EV_MARKER:
                 self.emit(i, RQ_MARKER, 0, -1, -1, c.text[i], -1)
-            elif event == EV_GT_BULK_OBJ or event == EV_CACHE_ALLOC_BULK or event == EV_CACHE_FREE_BULK:
+            elif event in (EV_GT_BULK_OBJ, EV_CACHE_ALLOC_BULK, EV_CACHE_FREE_BULK):
                 self.bulk_row(i, event)
             elif event == EV_GT_PAGE:
-                if c.text_kind[c.text[i] + 1] == TEXT_BULK_ALLOC and c.pfn[i] > 0 and (
-                        0 <= c.order[i] <= MAX_TRACE_ORDER):
-                    self.counts[C_PAGE_BULK_ALLOC] += 1
-                    self.page_alloc(i, c.pfn[i], FLAG_UNTRACED_PAGE)
+                self.gt_page(i)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -338,6 +337,13 @@ class Pairer:
             if self.bulk_last[self.n_bulk >> 3] >> (self.n_bulk & 7) & 1:
                 self.flags[k] = self.flags[k] | FLAG_LAST
             self.n_bulk += 1
+
+    @cython.cfunc
+    def gt_page(self, i: cython.longlong) -> cython.void:
+        c: Columns = self.cols
+        if c.text_kind[c.text[i] + 1] == TEXT_BULK_ALLOC and c.pfn[i] > 0 and 0 <= c.order[i] <= MAX_TRACE_ORDER:
+            self.counts[C_PAGE_BULK_ALLOC] += 1
+            self.page_alloc(i, c.pfn[i], FLAG_UNTRACED_PAGE)
 
     @cython.cfunc
     def page_row(self, i: cython.longlong, event: cython.int) -> cython.void:
@@ -443,6 +449,3 @@ class Pairer:
         if self.left[handle] <= 0:
             self.page_handles.give_back(handle)
 
-
-def _copy(array: np.ndarray) -> memoryview:
-    return memoryview(np.array(array, copy=True))

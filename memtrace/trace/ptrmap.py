@@ -5,6 +5,8 @@ from __future__ import annotations
 import cython
 import numpy as np
 
+from memtrace.trace.arrays import doubled, filled
+
 NIL = -1
 
 HASH_MULTIPLIER = 0x1E3779B97F4A7C15  # odd, from the golden ratio; below 2**63 so that C takes it as it is
@@ -43,8 +45,8 @@ class PtrMap:
 
     @cython.cfunc
     def _allocate(self, bits: cython.longlong) -> cython.void:
-        self.keys = memoryview(np.zeros(1 << bits, np.uint64))
-        self.vals = memoryview(np.full(1 << bits, NIL, np.int32))
+        self.keys = filled(1 << bits, np.uint64)
+        self.vals = filled(1 << bits, np.int32, NIL)
         self.mask = (1 << bits) - 1
         self.shift = HASH_BITS - bits
 
@@ -132,7 +134,7 @@ class FrameMap:
 
     def __init__(self) -> None:
         self.pieces = PtrMap(6)
-        self.pool = memoryview(np.full(FRAMES * 16, NIL, np.int32))
+        self.pool = filled(FRAMES * 16, np.int32, NIL)
         self.n_pieces = 0
         self.last_key = 0
         self.last_base = 0
@@ -160,18 +162,10 @@ class FrameMap:
             i = self.pieces.slot(key)
             if self.pieces.vals[i] < 0:
                 if self.n_pieces << FRAME_BITS == len(self.pool):
-                    self.pool = doubled(self.pool)
+                    self.pool = doubled(self.pool, NIL)
                 self.pieces.vals[i] = self.n_pieces
                 self.n_pieces += 1
             self.last_key = key
             self.last_base = cython.cast(cython.longlong, self.pieces.vals[i]) << FRAME_BITS
         self.pool[self.last_base + (frame & FRAME_MASK)] = value
 
-
-def doubled(view: object) -> memoryview:
-    """A copy of a memoryview, twice as long, the new half filled with NIL (255 in bytes)."""
-    old = np.asarray(view)
-    new = np.empty(len(old) * 2, old.dtype)
-    new[: len(old)] = old
-    new[len(old) :] = np.array(NIL).astype(old.dtype)
-    return memoryview(new)
