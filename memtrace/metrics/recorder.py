@@ -279,8 +279,7 @@ class Recorder:
             "node": np.where(known, self.zone_node[zone], -1),
             "zone": named(np.where(known, self.zone_code[zone], -1), self.zone_names),
             "pfn": [arguments.get("pfn", -1) for *_, arguments in events],
-            "arguments": [" ".join(f"{name}={value}" for name, value in arguments.items() if name not in ("zone", "pfn"))
-                          for *_, arguments in events],
+            "arguments": [_as_text(arguments) for *_, arguments in events],
         })
 
     # -- at the end -------------------------------------------------------------------------------
@@ -313,3 +312,7 @@ class Recorder:
         self.writers.add("locks", {**locks, "lock": [self.machine.lock_name(lock) for lock in locks["lock"].tolist()]})
         self.writers.add("callsites", {**callsites, "call_site": named(callsites["call_site"], self.call_sites),
                                        "cache": self.cache_column(callsites["cache"])})
+
+
+def _as_text(arguments: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={value}" for name, value in arguments.items() if name not in ("zone", "pfn"))

@@ -190,7 +190,7 @@ class RunFolder:
         try:
             text = place.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
-            raise MetricsError(f"{path}: no readable {MANIFEST}; expected a folder written by `memtrace replay -o DIR`. "
+            raise MetricsError(f"{path}: no readable {MANIFEST}; expected a folder that `memtrace replay -o` wrote. "
                                "Give that folder.") from None
         return cls(folder, from_text(text, str(place)))
 
@@ -227,8 +227,9 @@ class RunFolder:
                                            f"`memtrace show {self.path} --list` prints all of them.")
                 return file.read(columns=None if columns is None else list(columns))
         except (pa.ArrowException, OSError) as error:
-            raise MetricsError(f"{place}: not readable as Parquet ({str(error).splitlines()[0]}); expected the file that "
-                               "`memtrace replay` wrote. Replay the trace again.") from None
+            what = str(error).splitlines()[0]
+            raise MetricsError(f"{place}: not readable as Parquet ({what}); expected the file that `memtrace replay` "
+                               "wrote. Replay the trace again.") from None
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -88,7 +88,8 @@ TABLES: tuple[Table, ...] = (
     Table("caches", "sample × cache", (
         _T,
         _CACHE,
-        Column("object_size", "int64", "bytes", "object size as asked for at creation", "/sys/kernel/slab/*/object_size"),
+        Column("object_size", "int64", "bytes", "object size as asked for at creation",
+               "/sys/kernel/slab/*/object_size"),
         Column("size", "int64", "bytes", "object size with alignment and metadata", "/proc/slabinfo objsize"),
         _count("objperslab", "objects in a slab of the preferred order", "/proc/slabinfo"),
         Column("pagesperslab", "int64", "pages", "pages in a slab of the preferred order", "/proc/slabinfo"),

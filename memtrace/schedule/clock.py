@@ -180,7 +180,9 @@ class _Run:
     def marker(self, i: int) -> None:
         """Note a marker; its sample is due when all requests of its instant are decided."""
         t_ns = int(self.decider.ts_ns[i])
-        self.recorder.marker(t_ns, int(self.decider.row[i]), int(self.decider.requests.size[i]))
+        requests = self.decider.requests
+        assert requests is not None
+        self.recorder.marker(t_ns, int(requests.row[i]), int(requests.size[i]))
         at(self.env, t_ns, PRIORITY_SAMPLE).callbacks.append(lambda _: self.recorder.sample(t_ns))
 
     def decided(self) -> None:

@@ -67,7 +67,7 @@ class CostTable:
                 text = Path(path).read_text(encoding="utf-8")
             tables = tomllib.loads(text)
         except OSError as error:
-            raise ConfigError(f"{place}: {error.strerror}; expected a cost table. Give the path of a TOML file.") from None
+            raise ConfigError(f"{place}: {error.strerror}; expected a cost table. Give a TOML file's path.") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{place}: not TOML ({error}); expected a cost table. Correct the file.") from None
         for name in tables:

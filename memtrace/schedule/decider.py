@@ -22,7 +22,7 @@ class Decider:
     it: Itinerary
     cache: cython.int
     site: cython.int
-    requests: object
+    requests: Requests | None
     n: cython.int
     """Requests in the chunk that is loaded."""
     row: cython.longlong[:]
@@ -57,11 +57,11 @@ class Decider:
             self.last_ts_ns = int(requests.ts_ns[n - 1])
         self.requests = requests
         self.n = n
-        # A plain memoryview gives Python ints when interpreted, and a typed one when compiled.
-        self.row = memoryview(requests.row)
-        self.ts_ns = memoryview(requests.ts_ns)
-        self.cpu = memoryview(requests.cpu)
-        self.op = memoryview(requests.op)
+        # As memoryviews, because their items are Python ints when interpreted, not numpy's.
+        self.row = requests.row.data
+        self.ts_ns = requests.ts_ns.data
+        self.cpu = requests.cpu.data
+        self.op = requests.op.data
 
     @cython.ccall
     def decide(self, i: cython.int) -> cython.int:

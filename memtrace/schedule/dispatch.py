@@ -202,15 +202,15 @@ class Dispatcher(Decider):
                     max(0, self.nr_mapped - 1))
             self.make_handles(int(np.max(requests.handle, where=np.isin(op, OBJECT_OPS), initial=-1)) + 1,
                               int(np.max(requests.handle, where=np.isin(op, PAGE_OPS), initial=-1)) + 1)
-        self.flags = memoryview(requests.flags)
-        self.node = memoryview(requests.node)
-        self.handle = memoryview(requests.handle)
-        self.rq_cache = memoryview(requests.cache)
-        self.rq_site = memoryview(requests.site)
-        self.gfp = memoryview(requests.gfp)
-        self.size = memoryview(requests.size)
-        self.addr = memoryview(requests.addr)
-        self.offset = memoryview(requests.offset)
+        self.flags = requests.flags.data
+        self.node = requests.node.data
+        self.handle = requests.handle.data
+        self.rq_cache = requests.cache.data
+        self.rq_site = requests.site.data
+        self.gfp = requests.gfp.data
+        self.size = requests.size.data
+        self.addr = requests.addr.data
+        self.offset = requests.offset.data
 
     def make_handles(self, nr_objects: int, nr_blocks: int) -> None:
         """See that the tables have room for this many handles."""
@@ -302,9 +302,9 @@ class Dispatcher(Decider):
         it.reset()
         self.cache = NONE
         self.site = NONE
-        if op == RQ_KMALLOC or op == RQ_CACHE_ALLOC or op == RQ_BULK_ALLOC:
+        if op in (RQ_KMALLOC, RQ_CACHE_ALLOC, RQ_BULK_ALLOC):
             self.object_alloc(i, op)
-        elif op == RQ_KFREE or op == RQ_CACHE_FREE or op == RQ_BULK_FREE:
+        elif op in (RQ_KFREE, RQ_CACHE_FREE, RQ_BULK_FREE):
             self.object_free(i, op)
         elif op == RQ_PAGE_ALLOC:
             self.page_alloc(i)

@@ -8,6 +8,7 @@ is decided comes from the same ``Decider``; nothing of how it is played is share
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import simpy
@@ -126,4 +127,9 @@ class Reference:
             if lock not in self.locks:
                 self.locks[lock] = simpy.Resource(self.env, capacity=1)
             request = self.locks[lock].request()
-            request.callbacks.append(lambda request, granted=granted: granted.succeed(request))
+            request.callbacks.append(partial(grant, granted))
+
+
+def grant(granted: simpy.Event, request: simpy.Event) -> None:
+    """Tell a CPU that its request for a lock was served."""
+    granted.succeed(request)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import simpy
+from simpy.events import EventPriority
 
-PRIORITY_DECIDE = 0  # first, requests of this instant are decided,
+PRIORITY_DECIDE = EventPriority(0)  # first, requests of this instant are decided,
 # 1 is SimPy's own: steps end, CPUs go on, locks are let go,
-PRIORITY_LOCKS = 3  # then the instant's requests for locks join their queues,
-PRIORITY_SAMPLE = 4  # and a sample sees everything decided up to and including its instant.
+PRIORITY_LOCKS = EventPriority(3)  # then the instant's requests for locks join their queues,
+PRIORITY_SAMPLE = EventPriority(4)  # and a sample sees everything decided up to and including its instant.
 
 
-def at(env: simpy.Environment, t_ns: int, priority: int) -> simpy.Event:
+def at(env: simpy.Environment, t_ns: int, priority: EventPriority) -> simpy.Event:
     """An event that happens at ``t_ns``, not before now, in the given order among those of that instant."""
     event = env.event()
     event._ok = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def requests_of(ts_ns: np.ndarray, cpu: np.ndarray, op: np.ndarray, chunks: int)
                 "op": op.astype(np.uint8), "size": np.arange(n) * 3}
     edges = np.linspace(0, n, chunks + 1).astype(int)
     return [Requests(**{name: column[a:b].copy() for name, column in columns.items()})
-            for a, b in zip(edges, edges[1:], strict=False)]
+            for a, b in pairwise(edges)]
 
 
 def hostile(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Any], list[int], CostTable]:
