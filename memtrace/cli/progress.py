@@ -52,7 +52,8 @@ class Progress:
             return
         self._next = now + EVERY_S
         self._drawn = True
-        self._stream.write("\r" + self.line(done, self._total if total is None else total, now - self._start) + "\x1b[K")
+        line = self.line(done, self._total if total is None else total, now - self._start)
+        self._stream.write(f"\r{line}\x1b[K")
         self._stream.flush()
 
     def line(self, done: int, total: int, seconds: float) -> str:

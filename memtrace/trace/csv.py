@@ -50,7 +50,7 @@ class CsvTraceWriter:
         self._vocab = vocab
         self._columns = columns
         self._quoted: dict[str, list[str]] = {}
-        self._file = open(self._part, "wb")
+        self._file = open(self._part, "wb")  # noqa: SIM115 (closed by close or abort)
         self._file.write(",".join(columns).encode() + b"\n")
 
     def write(self, chunk: EventChunk, text: Any = None) -> None:

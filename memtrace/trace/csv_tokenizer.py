@@ -84,7 +84,7 @@ class CsvTokenizer:
 
     rows: Rows
     path: object
-    vocab: object
+    vocab: TraceVocab
     events: Interner
     sites: Interner
     names: Interner
@@ -242,7 +242,7 @@ class CsvTokenizer:
             n_fields += 1
             if column != COL_SKIP and (self.end > self.start or self.quoted):
                 self.seen |= 1 << column
-                if COL_CALL_SITE == column or column == COL_NAME or column >= COL_CTX or column == COL_GFP:
+                if column in (COL_CALL_SITE, COL_NAME, COL_GFP) or column >= COL_CTX:
                     self.string(column)
                 elif column == COL_EVENT:
                     self.event()
@@ -372,12 +372,12 @@ class CsvTokenizer:
             missing = COL_CPU
         elif not self.seen >> COL_EVENT & 1:
             missing = COL_EVENT
-        elif kind == EV_KMALLOC or kind == EV_KFREE or kind == EV_CACHE_ALLOC or kind == EV_CACHE_FREE:
+        elif kind in (EV_KMALLOC, EV_KFREE, EV_CACHE_ALLOC, EV_CACHE_FREE):
             if not self.seen >> COL_PTR & 1:
                 missing = COL_PTR
             elif kind == EV_KMALLOC and not self.seen >> COL_BYTES_REQ & 1:
                 missing = COL_BYTES_REQ
-        elif kind == EV_PAGE_ALLOC or kind == EV_PAGE_FREE:
+        elif kind in (EV_PAGE_ALLOC, EV_PAGE_FREE):
             if not self.seen >> COL_PTR & 1 and not self.seen >> COL_PFN & 1:
                 missing = COL_PFN
             elif kind == EV_PAGE_ALLOC and not self.seen >> COL_ORDER & 1:

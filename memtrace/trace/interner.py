@@ -35,7 +35,7 @@ class Interner:
         Older names of the same thing; see ``schema.EVENT_ALIASES``.
     """
 
-    vocab: object
+    vocab: Vocab
     rename: dict
     buf: cython.uchar[::1]
     used: cython.int

@@ -132,8 +132,8 @@ class ParquetTrace:
                     yield self._decode(batch, row0, texts)
                     row0 += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise TraceError(f"damaged Parquet at row {row0 + 1} or later ({_first_line(error)}); "
-                             f"expected {self.rows} rows. Copy or record it again.", self.shown_as) from error  # fmt: skip
+            message = f"damaged Parquet at row {row0 + 1} or later ({_first_line(error)}); expected {self.rows} rows."
+            raise TraceError(f"{message} Copy or record it again.", self.shown_as) from error
 
     def has(self, name: str) -> bool:
         """Whether a column has a value in any row, as far as the file's statistics tell."""
@@ -144,9 +144,8 @@ class ParquetTrace:
         index = [metadata.schema.column(i).path for i in range(metadata.num_columns)].index(source)
         for group in range(metadata.num_row_groups):
             statistics = metadata.row_group(group).column(index).statistics
-            if statistics is None or not statistics.has_null_count or statistics.null_count < metadata.row_group(
-                group
-            ).num_rows:
+            nulls = statistics.null_count if statistics is not None and statistics.has_null_count else 0
+            if nulls < metadata.row_group(group).num_rows:
                 return True
         return False
 

@@ -58,7 +58,9 @@ class TraceReader:
         Number of rows.
     """
 
-    def __init__(self, path: str, format: str, trace: ParquetTrace, problems: Problems, spool: Any, digest: str) -> None:
+    def __init__(
+        self, path: str, format: str, trace: ParquetTrace, problems: Problems, spool: Any, digest: str
+    ) -> None:
         self.path = path
         self.format = format
         self.vocab = trace.vocab
@@ -222,15 +224,14 @@ def _parse(shown: str, stream: _Head, target: Path, problems: Problems) -> str:
         for name in tokenizer.unknown_columns:
             problems.add(f"column_ignored: {name}", 1, 1)
         return "csv"
-    for cause, n, line in zip(CAUSES, tokenizer.count, tokenizer.first_line, strict=True):
-        problems.add(cause, int(n), int(line))
+    for cause, n, first in zip(CAUSES, tokenizer.count, tokenizer.first_line, strict=True):
+        problems.add(cause, int(n), int(first))
     problems.add("lost_events", int(tokenizer.lost), int(tokenizer.lost_line))
     problems.add("overwritten_before_start", int(tokenizer.overwritten), 0)
     if not n_rows:
-        line = int(min((at for at in tokenizer.first_line if at), default=0))
         raise TraceError(f"not a trace: none of its {tokenizer.line} lines is an event; expected Parquet, CSV with a "
                          "header row, ftrace text or perf script text. See docs/trace-formats.md.",
-                         shown, line)  # fmt: skip
+                         shown, min((int(at) for at in tokenizer.first_line if at), default=0))  # fmt: skip
     return "perf-script" if tokenizer.perf else "ftrace"
 
 
@@ -252,7 +253,7 @@ def _is_csv(shown: str, head: bytes) -> bool:
         line = raw.strip()
         if line and not line.startswith(b"#"):
             names = {part.strip().strip('"') for part in line.decode("utf-8", "replace").split(",")}
-            return len(names) > 1 and bool(names & set(CSV_COLUMNS)) or name.endswith(".csv")
+            return (len(names) > 1 and bool(names & set(CSV_COLUMNS))) or name.endswith(".csv")
     return name.endswith(".csv")
 
 

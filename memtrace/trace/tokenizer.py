@@ -90,7 +90,8 @@ _LOST = re.compile(rb"lost\s+(?:EVENTS|(\d+))|(\d+)\s+EVENTS\s+DROPPED", re.IGNO
 _LOST_CPU = re.compile(rb"CPU:\s*(\d+)|\[(\d+)\]")
 _WRITTEN = re.compile(rb"#\s*entries-in-buffer/entries-written:\s*(\d+)/(\d+)")
 _EXPLAINED = re.compile(
-    rb"\s*(cpus=\d+|CPU \d+ is empty|version = .*|trace-cmd .*|\[ perf .*|[0-9a-f]{5,16} .*\(.*\)|.*\bPERF_RECORD_\w+\b.*)"
+    rb"\s*(cpus=\d+|CPU \d+ is empty|version = .*|trace-cmd .*|\[ perf .*|[0-9a-f]{5,16} .*\(.*\)"
+    rb"|.*\bPERF_RECORD_\w+\b.*)"
 )
 _NAMES_A_TASK = re.compile(rb"comm=|pid=")
 
@@ -121,7 +122,7 @@ class TextTokenizer:
 
     rows: Rows
     path: object
-    vocab: object
+    vocab: TraceVocab
     buf: cython.uchar[::1]
     events: Interner
     sites: Interner
@@ -354,7 +355,7 @@ class TextTokenizer:
         while at < end and at < first + 9 and 48 <= self.buf[at] <= 57:
             secs = secs * 10 + self.buf[at] - 48
             at += 1
-        if at == first or at == end or self.buf[at] != 46:  # '.'
+        if at in (first, end) or self.buf[at] != 46:  # '.'
             return -1
         at += 1
         first = at
@@ -425,7 +426,7 @@ class TextTokenizer:
             start = at
             while at < end and self.buf[at] != 32:
                 at += 1
-            if key == KEY_NAME or key == KEY_CALL_SITE:
+            if key in (KEY_NAME, KEY_CALL_SITE):
                 at = self.extend(at, end, key == KEY_CALL_SITE)
             if key >= 0:
                 result: cython.int = self.field(key, start, at)
@@ -466,7 +467,7 @@ class TextTokenizer:
         if key == KEY_GFP:
             rows.gfp_flags[n] = self.gfps.code(start, end)
             return GOOD
-        if key == KEY_PTR or key == KEY_PAGE:
+        if key in (KEY_PTR, KEY_PAGE):
             if not numbers.pointer(start, end):
                 return BAD_POINTER
             if key == KEY_PTR:
