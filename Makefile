@@ -63,6 +63,12 @@ lint: $(VENV)/.dev ## ruff
 typecheck: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
 
+bench: $(VENV)/.built ## measure how fast it is
+	$(BIN)/python benchmarks/bench.py
+
+docs: $(VENV)/.built ## write the generated documents again
+	$(BIN)/python -m memtrace.metrics.schema > docs/metrics.md
+
 clean: ## remove everything that was built, and .venv
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis memtrace/_built.json
 	find memtrace \( -name '*.so' -o -name '*.c' -o -name '*.pxd' \) -delete

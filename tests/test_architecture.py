@@ -23,8 +23,8 @@ FORBIDDEN = {
     "metrics": {"simpy", "report", "cli", "run"},
     "report": {"simpy", "mm", "schedule", "trace", "cli", "run"},
 }
-# Codes and names are vocabulary, not machinery: plain modules that any floor may read.
-VOCABULARY = {("trace", "mm.gfp"), ("metrics", "mm.paths"), ("report", "mm.paths"), ("snapshot", "mm.constants")}
+# Bits and their names are vocabulary, not machinery.
+VOCABULARY = {("trace", "mm.gfp")}
 
 
 def name_of(path: Path) -> str:
