@@ -1,0 +1,297 @@
+"""
+replay(): the only place that knows trace, schedule, model and metrics together. Read it and you know the system.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__, compiled
+from .config import KernelConfig, ReplayConfig
+from .errors import ConfigError
+from .kernels import load_kernel
+from .start import Start, choose_start, complete, lay_out_start
+from .units import parse_size, parse_time
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .report.frames import RunFrames
+    from .schedule.clock import Played
+    from .schedule.dispatch import Dispatcher
+    from .trace.requests import Census
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, rows done, rows in all)."""
+
+CHECK_EVERY = 100_000
+MAP_SAMPLES = 60
+"""The map of physical memory looks at every page, so it is taken less often than the rest."""
+
+
+class Run:
+    """
+    A finished replay: its folder, and its tables as pandas frames.
+
+    Examples
+    --------
+    >>> run = replay("trace.csv")  # doctest: +SKIP
+    >>> run.table("caches").tail()  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from .report.frames import RunFrames
+
+        self.path = Path(path)
+        self.frames: RunFrames = RunFrames(path)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """manifest.json: config, counts by cause, notes, timings."""
+        return self.frames.manifest
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the tables of docs/metrics.md."""
+        return self.frames.table(name)
+
+
+def replay(
+    trace: str | Path,
+    *,
+    allocator: str = "slub",
+    kernel: str = "6.1",
+    machine: str | Path | None = None,
+    cpus: int | None = None,
+    memory: str | int | None = None,
+    nodes: int | None = None,
+    settings: Sequence[str] = (),
+    start: str | Path | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    sample: str | int | None = None,
+    timing: str = "recorded",
+    engine: str = "fused",
+    check: bool = False,
+    window: str | None = None,
+    seed: int = 0,
+    report: bool = True,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+) -> Run:
+    """
+    Replay a trace through the model and write a run folder.
+
+    Parameters
+    ----------
+    trace
+        Any format of docs/trace-formats.md; ``-`` is standard input.
+    machine, cpus, memory, nodes
+        A preset or TOML file, or sizes; as the trace shows when none is given.
+    settings
+        ``component.name=value``, as ``--set``.
+    start
+        A snapshot folder to start from, instead of a freshly booted machine.
+    out
+        The run folder; a temporary one when not given.
+    sample
+        Simulated time between samples, like ``10ms``; about 200 samples when not given.
+    check
+        Run the validators every 100,000 operations and at the end.
+    window
+        ``A,B``: only rows between these times.
+
+    Raises
+    ------
+    ConfigError, TraceError
+        The input is wrong.
+    ModelError
+        The model broke one of its rules (``check``).
+    """
+    from .metrics.run_folder import check_destination, create
+
+    compiled.check()
+    kernel_config = _kernel(kernel, settings)
+    _check_choices(allocator, timing, engine)
+    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "run"
+    check_destination(folder, force)
+    job = _Job(
+        trace=trace, kernel=kernel_config, allocator=allocator, engine=engine, check=check, seed=seed,
+        sample_ns=parse_time(sample, "--sample") if sample is not None else 0, window=_window(window),
+        cpus=cpus, memory=parse_size(memory, "--memory") if memory is not None else None, nodes=nodes,
+        progress=progress or (lambda *_: None), command=command,
+    )
+    with create(folder, force) as new_run:
+        job.run(new_run, start, machine)
+        if report:
+            from .report.page import write_report
+
+            job.phase("report")
+            write_report(new_run.folder)
+    return Run(folder)
+
+
+def _kernel(name: str, settings: Sequence[str]) -> KernelConfig:
+    config = load_kernel(name)
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f'--set {setting}: no "="; expected KEY=VALUE, like slub.cpu_partial=0.')
+        config = config.with_setting(key.strip(), value.strip())
+    return config
+
+
+def _check_choices(allocator: str, timing: str, engine: str) -> None:
+    for option, value, known in (
+        ("--allocator", allocator, ("slub",)),
+        ("--timing", timing, ("recorded",)),
+        ("--engine", engine, ("fused", "reference")),
+    ):
+        if value not in known:
+            raise ConfigError(f'{option} "{value}": not modelled; this version knows {", ".join(known)}.')
+
+
+def _window(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    begin, comma, end = text.partition(",")
+    if not comma:
+        raise ConfigError(f'--time "{text}": one time; expected two with a comma, like 1s,2.5s.')
+    window = (parse_time(begin or "0s", "--time"), parse_time(end, "--time") if end else (1 << 62))
+    if window[0] >= window[1]:
+        raise ConfigError(f'--time "{text}": ends before it begins; expected the earlier time first.')
+    return window
+
+
+class _Job:
+    """One call of ``replay``: the phases, one after the other, and the time each took."""
+
+    def __init__(self, **given: Any) -> None:
+        self.trace: str | Path = given["trace"]
+        self.kernel: KernelConfig = given["kernel"]
+        self.allocator: str = given["allocator"]
+        self.engine: str = given["engine"]
+        self.check: bool = given["check"]
+        self.seed: int = given["seed"]
+        self.sample_ns: int = given["sample_ns"]
+        self.window: tuple[int, int] | None = given["window"]
+        self.cpus: int | None = given["cpus"]
+        self.memory: int | None = given["memory"]
+        self.nodes: int | None = given["nodes"]
+        self.progress: Progress = given["progress"]
+        self.command: Sequence[str] = given["command"]
+        self.timings: dict[str, float] = {}
+        self._phase = ""
+        self._since = time.perf_counter()
+
+    def phase(self, name: str) -> None:
+        """Begin a phase; the time since the last beginning belongs to the last one."""
+        now = time.perf_counter()
+        if self._phase:
+            self.timings[self._phase] = self.timings.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = name, now
+
+    def run(self, new_run: Any, start_folder: str | Path | None, machine: str | Path | None) -> None:
+        from .trace.census import take_census
+        from .trace.source import open_trace
+        from .trace.window import TraceWindow
+
+        with ExitStack() as stack:
+            self.phase("open")
+            reader = stack.enter_context(
+                open_trace(self.trace, progress=lambda done, total: self.progress("reading", done, total))
+            )
+            start = choose_start(reader, start_folder, machine, self.cpus, self.memory, self.nodes)
+            source = TraceWindow(reader, start.row, self.window)
+            self.phase("census")
+            rows = reader.rows or 0
+            census = take_census(source, progress=lambda done: self.progress("reading", done, rows))
+            self.phase("layout")
+            machine_config = complete(start, census, self.cpus, self.memory, self.nodes)
+            model, cache_map, notes = lay_out_start(start, census, self.kernel, self.seed)
+            config = ReplayConfig(
+                machine=machine_config, kernel=self.kernel, allocator=self.allocator, engine=self.engine,
+                sample_ns=self.sample_ns, check_every=CHECK_EVERY if self.check else 0, seed=self.seed,
+                time_window_ns=self.window,
+            )
+            self._play(new_run, reader, source, start, census, model, cache_map, notes, config)
+
+    def _play(
+        self, new_run: Any, reader: Any, source: Any, start: Start, census: Census, model: Any, cache_map: Any,
+        notes: list[str], config: ReplayConfig,
+    ) -> None:
+        from .metrics.recorder import Recorder
+        from .metrics.tables import TableWriters
+        from .mm.vmstat import VmStat
+        from .schedule.clock import play, round_sample_ns
+        from .schedule.costs import CostTable
+        from .schedule.dispatch import Dispatcher
+        from .trace.fold import Fold
+        from .trace.pairing import RequestStream
+
+        dispatcher = Dispatcher(model, cache_map)
+        dispatcher.create_start_objects(census)
+        model.reset_statistics()
+        fold = Fold(census, config.machine.cpus, config.machine.nodes)
+        requests = RequestStream(source, census, fold=fold)
+        costs = CostTable.load()
+        sample_ns = config.sample_ns or round_sample_ns(census.span_ns)
+        config = replace(config, sample_ns=sample_ns)
+        self.phase("play")
+        with TableWriters(new_run.metrics) as writers:
+            recorder = Recorder(
+                writers, model, VmStat(model), dispatcher, reader.vocab.text.names, reader.vocab.call_site.names,
+                map_ns=max(1, census.span_ns // MAP_SAMPLES),
+            )
+            played = play(
+                dispatcher, requests, costs, recorder, cpus=config.machine.cpus, nr_locks=model.nr_locks(),
+                sample_ns=sample_ns, end_ns=census.end_ns, engine=self.engine, check_every=config.check_every,
+                check=model.validate if self.check else None,
+                progress=lambda row: self.progress("replaying", row + 1, reader.rows or 0),
+            )
+            self.phase("write")
+            recorder.finish(played.latency.columns(), played.locks.columns(), dispatcher.sites.columns())
+        self._write_manifest(new_run, reader, start, census, notes + fold.notes, config, played, dispatcher,
+                             requests.counts, costs, writers.rows)
+
+    def _write_manifest(
+        self, new_run: Any, reader: Any, start: Start, census: Census, notes: list[str], config: ReplayConfig,
+        played: Played, dispatcher: Dispatcher, paired: dict[str, int], costs: Any, rows: dict[str, int],
+    ) -> None:
+        from .metrics.manifest import manifest, versions
+        from .schedule.causes import CAUSES as MODEL_CAUSES
+        from .trace.causes import CAUSES as TRACE_CAUSES
+
+        counts = {**reader.problems, **census.counts, **paired, **dispatcher.counts()}
+        causes = {**dict(TRACE_CAUSES), **MODEL_CAUSES}
+        shown = str(self.trace)
+        self.phase("manifest")
+        new_run.write_manifest(manifest(
+            config=config.as_dict(),
+            command=self.command,
+            versions=versions(__version__),
+            compiled=compiled.status() == "compiled",
+            trace={"path": Path(shown).name if shown != "-" else "-", "digest": reader.digest(), "rows": reader.rows,
+                   "first_row": start.row, "span_ns": census.span_ns, "format": reader.format, "cpus": census.cpus},
+            start=start.sentence,
+            counts={cause: n for cause, n in counts.items() if n},
+            causes={cause: causes[cause] for cause, n in counts.items() if n and cause in causes},
+            unused_rows=sum(n for cause, n in counts.items() if cause in UNUSED),
+            notes=[*census.notes, *notes],
+            costs=costs.as_rows(),
+            operations=played.operations,
+            rows=rows,
+            timings=self.timings,
+        ))
+
+
+UNUSED = frozenset({
+    "double_free", "free_of_untraced_alloc", "failed_alloc", "failed_page_alloc", "page_free_of_free",
+    "impossible_order", "free_of_nothing",
+})
+"""Causes for which a row that asked for something could not be replayed."""

@@ -1,0 +1,225 @@
+"""
+Where a replay starts: a freshly booted machine, a snapshot's counts, or an exact dump, laid out in the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .config import KernelConfig, MachineConfig
+from .errors import ConfigError
+from .machines import load_machine, machine_from_exact, machine_from_proc
+from .snapshot.exact import find_start, read_exact
+from .snapshot.proc import ProcSnapshot, read_proc
+from .trace.schema import EV_MARKER
+from .units import PAGE_SIZE, format_size
+
+if TYPE_CHECKING:
+    from .mm.machine import Machine
+    from .snapshot.exact_dump import ExactDump
+    from .trace.reading import TraceReader
+    from .trace.requests import Census
+
+_RECLAIM_ACCOUNT = 0x20000
+_DEFAULT_MEMORY = 1 << 30
+_BASE = "vm-512m-4cpu"
+"""Preset whose CPUs and memory are changed when the user names sizes or nothing at all."""
+
+
+@dataclass(slots=True)
+class Start:
+    """
+    A starting state that is chosen but not yet laid out.
+
+    Attributes
+    ----------
+    row
+        First row of the trace to replay.
+    machine
+        None until the trace has been read, when the machine is to be derived from it.
+    sentence
+        What the report says about it.
+    """
+
+    row: int = 0
+    machine: MachineConfig | None = None
+    dump: ExactDump | None = None
+    proc: ProcSnapshot | None = None
+    sentence: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def choose_start(
+    reader: TraceReader, folder: str | Path | None, machine: str | Path | None, cpus: int | None, memory: int | None,
+    nodes: int | None,
+) -> Start:
+    """
+    Decide where to start from what the user gave.
+
+    Raises
+    ------
+    ConfigError
+        When a snapshot and another machine's size are both asked for, or the snapshot cannot be used.
+    """
+    if folder is None:
+        return _booted(machine, cpus, memory, nodes)
+    if machine is not None or memory is not None or nodes is not None:
+        raise ConfigError(
+            "--from lays out the snapshot's own machine, so --machine, --memory and --nodes do not go with it; "
+            "leave --from away to replay on another machine."
+        )
+    files = find_start(folder)
+    if files.exact is not None:
+        dump = read_exact(files.exact)
+        start = Start(machine=machine_from_exact(dump), dump=dump)
+        row = find_marker(reader, (dump.marker,))
+        start.sentence = f"the exact state of dump “{dump.name}”, every list in its order"
+    else:
+        proc = read_proc(folder)
+        start = Start(machine=machine_from_proc(proc), proc=proc)
+        row = find_marker(reader, (files.proc_marker, f"SNAP_BEGIN {Path(folder).name}"))
+        start.sentence = (
+            f"the counts of snapshot “{Path(folder).name}” (/proc and /sys files); where free blocks lie within a "
+            "zone is synthetic, slabs that the trace does not touch are taken to be full or placed on its lists"
+        )
+        if proc.missing:
+            start.notes.append(f"The snapshot has no {', '.join(proc.missing)}; what they tell is left at its default.")
+    if cpus is not None and start.machine is not None and cpus != start.machine.cpus:
+        raise ConfigError(f"--cpus {cpus} with --from: the snapshot's machine has {start.machine.cpus} CPUs.")
+    if row < 0:
+        start.notes.append("The trace has no marker of this snapshot: the snapshot is taken to stand at its first row.")
+    start.row = row + 1
+    return start
+
+
+def _booted(machine: str | Path | None, cpus: int | None, memory: int | None, nodes: int | None) -> Start:
+    if machine is None and (cpus is None or memory is None):
+        return Start(sentence="a freshly booted machine")
+    config = load_machine(machine, cpus, memory, nodes) if machine is not None else _sized(cpus, memory, nodes)
+    return Start(machine=config, sentence="a freshly booted machine: all managed memory free")
+
+
+def _sized(cpus: int | None, memory: int | None, nodes: int | None) -> MachineConfig:
+    return load_machine(_BASE, cpus, memory, nodes)
+
+
+def complete(start: Start, census: Census, cpus: int | None, memory: int | None, nodes: int | None) -> MachineConfig:
+    """The machine, derived from the trace as far as nobody said: its CPUs, and memory up to its highest page."""
+    if start.machine is not None:
+        return start.machine
+    reach = (census.max_pfn + 1) * PAGE_SIZE
+    wanted = memory or max(_DEFAULT_MEMORY // 2, 1 << max(reach - 1, 1).bit_length())
+    if census.max_pfn >= 1 << 20 and memory is None:
+        wanted = max(_DEFAULT_MEMORY, reach - (1 << 30))  # 64-bit machines have a hole of 1 GiB below 4 GiB
+    config = _sized(cpus or census.cpus, wanted, nodes)
+    said = "its CPUs, and memory up to its highest page" if memory is None else "its CPUs"
+    config = replace(config, source=f"derived from the trace: {said}")
+    start.machine = config
+    start.sentence = f"a freshly booted machine of {format_size(wanted)}, {config.cpus} CPUs: all managed memory free"
+    return config
+
+
+def find_marker(reader: TraceReader, texts: tuple[str, ...]) -> int:
+    """Row of the first marker with one of these texts, or -1."""
+    for chunk in reader.chunks(1 << 17):
+        for i in np.flatnonzero(chunk.event == EV_MARKER):
+            code = int(chunk.text[i])
+            if code >= 0 and reader.vocab.text.names[code].strip() in texts:
+                return chunk.row0 + int(i)
+    return -1
+
+
+def lay_out_start(
+    start: Start, census: Census, kernel: KernelConfig, seed: int
+) -> tuple[Machine, np.ndarray, list[str]]:
+    """
+    Build the machine in its starting state.
+
+    Returns
+    -------
+    The machine; by index into ``census.caches`` the machine's cache; sentences for the report.
+    """
+    from .mm.boot import boot, build
+    from .mm.restore import restore_exact
+    from .mm.restore_proc import group_seen, restore_caches, restore_proc
+
+    if start.machine is None:
+        raise ConfigError("no machine to start on.")
+    if start.proc is not None and any(cache.name.startswith("kmalloc-cg-") for cache in start.proc.caches):
+        kernel = replace(kernel, memcg=True)
+    notes = list(start.notes)
+    if start.dump is not None:
+        machine = build(start.machine, kernel, seed)
+        restore_exact(machine, start.dump)
+        cache_map = map_caches(machine, census)
+    elif start.proc is not None:
+        machine = build(start.machine, kernel, seed)
+        restore_caches(machine, start.proc)
+        cache_map = map_caches(machine, census)
+        live, free = seen_objects(machine, census, cache_map)
+        used = [
+            (pfn, order)
+            for pfn, order in zip(census.start_pfn.tolist(), census.start_order.tolist(), strict=True)
+            if machine.pages.zone_of(pfn) >= 0
+        ]
+        counts = restore_proc(machine, start.proc, group_seen(machine, live, free), used)
+        notes.append(
+            f"Of {counts.slabs:,} slabs at the start the trace shows where {counts.slabs_seen:,} lay and what was free "
+            f"in them; {counts.slabs_beyond:,} of these are more than slabinfo counted."
+        )
+        if counts.blocks_unplaced:
+            notes.append(f"{counts.blocks_unplaced:,} free blocks of the snapshot found no place between pages in use.")
+    else:
+        machine = boot(start.machine, kernel, seed)
+        cache_map = map_caches(machine, census)
+    return machine, cache_map, notes
+
+
+def map_caches(machine: Machine, census: Census) -> np.ndarray:
+    """
+    The machine's cache of each cache of the trace; one that it does not have is created.
+
+    A cache that no event names takes the place of a cache of equal sizes that no event names either, when there
+    is exactly one.
+    """
+    slab = machine.slab
+    found = [slab.find_cache(cache.name) for cache in census.caches]
+    taken = set(found)
+    sizes = Counter((c.object_size, c.size) for c in slab.caches if c.index not in taken)
+    for i, cache in enumerate(census.caches):
+        if found[i] >= 0:
+            continue
+        key = (cache.object_size, cache.size)
+        if cache.inferred and sizes[key] == 1:
+            found[i] = next(c.index for c in slab.caches if c.index not in taken and (c.object_size, c.size) == key)
+            continue
+        object_size = max(cache.object_size, 1)
+        found[i] = slab.create_cache(
+            cache.name, object_size, 8, _RECLAIM_ACCOUNT if cache.reclaimable else 0, merge=False,
+            size=max(cache.size, (object_size + 7) & ~7),
+        )
+    return np.array(found, np.int32)
+
+
+def seen_objects(
+    machine: Machine, census: Census, cache_map: np.ndarray
+) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
+    """Objects alive at the start as (address, cache), those free as (address, cache, CPU)."""
+    caches = cache_map.tolist()
+    live = [
+        (addr, caches[cache])
+        for addr, cache in zip(census.start_addr.tolist(), census.start_cache.tolist(), strict=True)
+        if cache >= 0
+    ]
+    columns = (census.start_free_addr, census.start_free_cache, census.start_free_cpu)
+    free = [
+        (addr, caches[cache], cpu)
+        for addr, cache, cpu in zip(*(column.tolist() for column in columns), strict=True)
+        if cache >= 0
+    ]
+    return live, free

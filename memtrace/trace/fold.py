@@ -1,0 +1,33 @@
+"""Requests recorded on one number of CPUs and nodes, replayed on another."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .requests import Census, Requests
+from .schema import EventChunk
+
+
+class Fold:
+    """
+    Gives requests CPUs and nodes that the machine has; called with each chunk.
+
+    On a machine with fewer CPUs than the trace, or with more when the trace has tasks, work goes by task (task
+    modulo CPUs), without tasks by CPU number. A node that the machine does not have becomes "any".
+    """
+
+    def __init__(self, census: Census, cpus: int, nodes: int) -> None:
+        self._cpus = cpus
+        self._nodes = nodes
+        self._deals = census.cpus > cpus or (census.has_tasks and census.cpus < cpus)
+        self.notes: list[str] = []
+        if self._deals:
+            how = "by task" if census.has_tasks else "by CPU number"
+            self.notes.append(f"Recorded on {census.cpus} CPUs, replayed on {cpus}: work was dealt to CPUs {how}.")
+
+    def __call__(self, requests: Requests, chunk: EventChunk) -> None:
+        if self._deals:
+            task = chunk.task[requests.row - chunk.row0]
+            requests.cpu = (np.where(task >= 0, task, requests.cpu) % self._cpus).astype(np.int16)
+        if int(requests.node.max()) >= self._nodes:
+            requests.node = np.where(requests.node >= self._nodes, np.int16(-1), requests.node)
