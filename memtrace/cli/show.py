@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from memtrace.report.frames import RunFrames
 
 FILES = ("slabinfo", "buddyinfo", "pagetypeinfo", "zoneinfo")
 
@@ -27,10 +31,7 @@ def command(directory: Path, file: str | None, at: str | None, list_tables: bool
         raise click.UsageError(f"expected either one of {', '.join(FILES)} or --list.")
     run = RunFrames(directory)
     if list_tables:
-        for table in run.table_names():
-            with run.file(table) as parquet:
-                schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
-            click.echo(f"{table}  ({rows:,} rows): {' '.join(schema.names)}")
+        _list(run)
         return
     assert file is not None
     from memtrace.report.kernel_text import render
@@ -38,3 +39,18 @@ def command(directory: Path, file: str | None, at: str | None, list_tables: bool
     t_ns, text = render(run, file, None if at is None else parse_time(at, "--at"))
     click.echo(f"sample at {format_time(t_ns)} ({t_ns} ns)", err=True)
     click.echo(text, nl=False)
+
+
+def _list(run: RunFrames) -> None:
+    """Print the tables of a run and their columns, with units and meanings."""
+    from memtrace.metrics.schema import BY_NAME
+
+    for name in run.folder.tables:
+        table = run.folder.table(name)
+        known = {column.name: column for column in BY_NAME[name].columns} if name in BY_NAME else {}
+        per = f", one per {BY_NAME[name].row}" if name in BY_NAME else ""
+        click.echo(f"{name}: {table.num_rows:,} rows{per}")
+        for column in table.column_names:
+            about = known.get(column)
+            said = "" if about is None else f"  {about.meaning}" + (f" ({about.unit})" if about.unit else "")
+            click.echo(f"    {column:<24}{said}".rstrip())

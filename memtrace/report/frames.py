@@ -7,9 +7,8 @@ turn them into what one figure needs. Times are simulated ns, sizes bytes, unles
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import MetricsError
+from ..metrics.run_folder import METRICS, RunFolder
 from ..units import PAGE_SIZE
 
-MAP_BINS = 256
-"""Address bins of the map of physical memory, at most: more could not be told apart on a page."""
+MAP_ROWS = 384
+"""Rows of the map of physical memory, at most: more could not be told apart on a page."""
+
+MAP_SAMPLES = 480
+"""Samples of that map, at most."""
 
 MAP_CONTENTS = ("free", "pcp", "slab", "movable", "unmovable", "reclaimable")
 """What a pageblock's pages can be in ``pageblock_map``, as its columns name it."""
@@ -50,22 +53,11 @@ class RunFrames:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.folder = RunFolder.open(path)
+        self.path = self.folder.path
+        self.manifest = self.folder.manifest
         self._tables: dict[str, pd.DataFrame] = {}
         self._times: dict[str, np.ndarray] = {}
-        manifest = self.path / "manifest.json"
-        try:
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        except OSError:
-            raise MetricsError(
-                f"{self.path}: no readable manifest.json; expected a folder written by `memtrace replay -o DIR`. "
-                "Give that folder.") from None
-        except ValueError as error:
-            raise MetricsError(f"{manifest}: not JSON ({error}); expected the file that `memtrace replay` wrote. "
-                               "Replay the trace again.") from None
-        if not isinstance(self.manifest, dict):
-            raise MetricsError(f"{manifest}: holds a {type(self.manifest).__name__}; expected an object. "
-                               "Replay the trace again.")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -121,26 +113,8 @@ class RunFrames:
         return {(int(zone["node"]), str(zone["name"])): list(zone.get("lowmem_reserve") or ())
                 for zone in self.machine.get("zones", [])}
 
-    def table_names(self) -> list[str]:
-        """Tables that the folder has."""
-        return sorted(path.stem for path in (self.path / "metrics").glob("*.parquet"))
-
-    def file(self, table: str) -> pq.ParquetFile:
-        """The open Parquet file of a table."""
-        path = self.path / "metrics" / f"{table}.parquet"
-        try:
-            return pq.ParquetFile(path)
-        except OSError:
-            near = difflib.get_close_matches(table, self.table_names(), 1)
-            hint = f'; did you mean "{near[0]}"?' if near else "."
-            raise MetricsError(f"{self.path}: no table metrics/{table}.parquet{hint} Replay the trace again, or see "
-                               f"`memtrace show {self.path} --list`.") from None
-        except pa.ArrowException as error:
-            why = str(error).splitlines()[0]
-            raise MetricsError(f"{path}: not readable as Parquet ({why}); expected the file that `memtrace replay` wrote. "
-                               "Replay the trace again.") from None
-
-    def read(self, table: str, columns: Sequence[str] | None = None, t_ns: int | None = None) -> pa.Table:
+    def read(self, table: str, columns: Sequence[str] | None = None, t_ns: Sequence[int] | np.ndarray | None = None
+             ) -> pa.Table:
         """
         Read a table from disk.
 
@@ -151,21 +125,18 @@ class RunFrames:
         columns
             Those wanted; None means all.
         t_ns
-            Only the sample of this time; None means all. Row groups of other times are not read.
+            Only the samples of these times; None means all. Row groups of other times are not read.
         """
-        with self.file(table) as file:
-            have = file.schema_arrow.names
-            for column in columns or ():
-                if column not in have:
-                    near = difflib.get_close_matches(column, have, 1)
-                    hint = f'; did you mean "{near[0]}"?' if near else "."
-                    raise MetricsError(f'{self.path}/metrics/{table}.parquet has no column "{column}"{hint} '
-                                       f"`memtrace show {self.path} --list` prints all of them.")
-            if t_ns is None:
-                return file.read(columns=list(columns) if columns else None)
-        filters = [("t_ns", "==", t_ns)]
-        return pq.read_table(self.path / "metrics" / f"{table}.parquet", filters=filters,
-                             columns=list(columns) if columns else None)
+        if t_ns is None:
+            return self.folder.table(table, columns)
+        self.folder.table(table, ["t_ns"])  # it says what is wrong when there is no such table
+        place = self.path / METRICS / f"{table}.parquet"
+        try:
+            return pq.read_table(place, columns=None if columns is None else list(columns),
+                                 filters=[("t_ns", "in", [int(t) for t in t_ns])])
+        except (pa.ArrowException, OSError) as error:
+            raise MetricsError(f"{place}: not readable as Parquet ({str(error).splitlines()[0]}); expected the file "
+                               "that `memtrace replay` wrote. Replay the trace again.") from None
 
     def table(self, table: str) -> pd.DataFrame:
         """A whole table as a frame, read once. Not for ``cpu_caches`` and ``pageblock_map``, which are large."""
@@ -182,7 +153,7 @@ class RunFrames:
 
     def sample(self, table: str, t_ns: int) -> pd.DataFrame:
         """The rows of one sample."""
-        return _to_pandas(self.read(table, t_ns=t_ns))
+        return _to_pandas(self.read(table, t_ns=[t_ns]))
 
     def last(self, table: str) -> pd.DataFrame:
         """The rows of the last sample; all columns and no rows when nothing was sampled."""
@@ -212,7 +183,7 @@ def df_cache_bytes(run: RunFrames, top: int = 10) -> tuple[pd.DataFrame, int]:
     Bytes, one row a sample (index t_ns), one column a cache: the ``top`` with the highest peaks, largest
     first, then ``other``, the sum of the rest, when there are more; and how many caches ``other`` holds.
     """
-    rows = run.table("caches")
+    rows = _to_pandas(run.read("caches", ["t_ns", "cache", "num_slabs", "pagesperslab"]))
     size = (rows["num_slabs"] * rows["pagesperslab"] * PAGE_SIZE).astype("float64")
     # A cache that was destroyed, or not yet created, holds nothing.
     wide = (pd.DataFrame({"t_ns": rows["t_ns"], "cache": rows["cache"], "bytes": size})
@@ -232,10 +203,10 @@ OTHER_CACHES = "\0other"
 
 def df_free_pages(run: RunFrames) -> pd.DataFrame:
     """Free pages by order over time, whole machine: index t_ns, columns order."""
-    rows = run.table("buddy")
-    pages = rows["nr_free"] * (2 ** rows["order"].astype("int64"))
-    return (pd.DataFrame({"t_ns": rows["t_ns"], "order": rows["order"].astype("int64"), "pages": pages})
-            .pivot_table(index="t_ns", columns="order", values="pages", aggfunc="sum", fill_value=0))
+    rows = run.read("buddy", ["t_ns", "order", "nr_free"]).group_by(["t_ns", "order"]).aggregate([("nr_free", "sum")])
+    blocks = (rows.to_pandas().astype("int64")
+              .pivot_table(index="t_ns", columns="order", values="nr_free_sum", aggfunc="sum", fill_value=0))
+    return blocks.mul(2 ** blocks.columns.to_numpy(), axis=1).astype("int64")
 
 
 def df_unusable(run: RunFrames) -> pd.DataFrame:
@@ -252,44 +223,58 @@ def df_unusable(run: RunFrames) -> pd.DataFrame:
     return index.fillna(1.0)
 
 
-def df_memory_map(run: RunFrames) -> tuple[pd.DataFrame, pd.DataFrame]:
+@dataclass(frozen=True)
+class MemoryMap:
     """
-    What physical memory holds, by address and time.
+    What physical memory holds, by address and time, on a grid fit for a picture.
 
-    Returns
-    -------
-    Long frame with columns t_ns, bin and one column of pages for each of ``MAP_CONTENTS``; and the bins:
-    index bin, columns node, zone, start_pfn, end_pfn. A bin is a run of neighbouring pageblocks of one zone.
+    ``t_ns`` are the samples (ascending); ``pages[row, sample, k]`` the pages of ``MAP_CONTENTS[k]`` in a
+    row. Rows ascend in address; ``row_pages`` is what each holds. ``runs`` lists the runs of pageblocks
+    that the rows were cut from (node, zone, start_pfn, pages, and ``at``: where the run begins, in rows).
+    ``left_out_pages`` lie in runs that no sample shows as memory: holes, and what the machine does not manage.
     """
-    zones = _map_zones(run)
-    table = run.read("pageblock_map", ["t_ns", "start_pfn", *MAP_CONTENTS])
-    starts = table["start_pfn"].to_numpy().astype(np.int64)
-    edges = zones["start_pfn"].to_numpy()
-    which = np.searchsorted(edges, starts, side="right") - 1
-    table = table.append_column("bin", pa.array(which, pa.int32()))
-    sums = table.group_by(["t_ns", "bin"]).aggregate([(name, "sum") for name in MAP_CONTENTS]).to_pandas()
-    sums.columns = [str(name).removesuffix("_sum") for name in sums.columns]
-    return sums.sort_values(["t_ns", "bin"], ignore_index=True), zones
+
+    t_ns: np.ndarray
+    pages: np.ndarray
+    row_pages: np.ndarray
+    runs: pd.DataFrame
+    left_out_pages: int
 
 
-def _map_zones(run: RunFrames) -> pd.DataFrame:
-    """Bins of ``df_memory_map``: neighbouring pageblocks of one zone, so many that there are about ``MAP_BINS``."""
+def df_memory_map(run: RunFrames, rows: int = MAP_ROWS, samples: int = MAP_SAMPLES) -> MemoryMap | None:
+    """
+    The map of physical memory in at most ``rows`` rows and ``samples`` evenly chosen samples.
+
+    None when memory was not sampled. A row is a fixed number of pageblocks (fewer pages where a zone does not
+    fill them); pages of a run that falls into several rows are divided among them.
+    """
     times = run.sample_times("pageblock_map")
-    blocks = (run.sample("pageblock_map", int(times[0])) if len(times) else run.table("pageblock_map"))
-    blocks = blocks.sort_values("start_pfn", ignore_index=True)
-    per_bin = max(1, -(-len(blocks) // MAP_BINS))
-    zone_id = blocks.groupby(["node", "zone"], sort=False).ngroup().to_numpy()
-    within = np.zeros(len(blocks), np.int64)
-    new_bin = np.zeros(len(blocks), bool)
-    for i in range(len(blocks)):
-        fresh = i == 0 or zone_id[i] != zone_id[i - 1] or within[i - 1] + 1 == per_bin
-        within[i] = 0 if fresh else within[i - 1] + 1
-        new_bin[i] = fresh
-    blocks["bin"] = np.cumsum(new_bin) - 1
-    out = blocks.groupby("bin").agg(node=("node", "first"), zone=("zone", "first"), start_pfn=("start_pfn", "first"),
-                                    pages=("pages", "sum"), last=("start_pfn", "last"))
-    out["end_pfn"] = out["last"] + (1 << run.pageblock_order)
-    return out.drop(columns="last")
+    if not len(times):
+        return None
+    times = times[np.unique(np.linspace(0, len(times) - 1, min(samples, len(times))).round().astype(np.int64))]
+    columns = ["t_ns", "node", "zone", "start_pfn", "pages", *MAP_CONTENTS]
+    table = _to_pandas(run.read("pageblock_map", columns, t_ns=times))
+    runs = (table.groupby("start_pfn").agg(node=("node", "first"), zone=("zone", "first"), pages=("pages", "max"))
+            .reset_index())
+    contents = np.zeros((len(runs), len(times), len(MAP_CONTENTS)))
+    contents[np.searchsorted(runs["start_pfn"], table["start_pfn"]), np.searchsorted(times, table["t_ns"])] = (
+        table[list(MAP_CONTENTS)].to_numpy())
+    seen = contents.sum(axis=(1, 2)) > 0
+    left_out = int(runs["pages"][~seen].sum())
+    runs, contents = runs[seen].reset_index(drop=True), contents[seen]
+    if runs.empty:
+        return None
+    # Runs are laid out in whole pageblocks, and a row is so many of them: then a row seldom cuts a run.
+    block = 1 << run.pageblock_order
+    blocks = -(-(runs["start_pfn"] % block + runs["pages"]).to_numpy() // block)
+    ends = blocks.cumsum()
+    per_row = -(-int(ends[-1]) // rows)
+    runs["at"] = (ends - blocks) / per_row
+    first = np.arange(-(-int(ends[-1]) // per_row))[:, None] * per_row
+    overlap = np.minimum(first + per_row, ends) - np.maximum(first, ends - blocks)
+    weights = np.maximum(overlap, 0) / blocks
+    pages = np.tensordot(weights, contents, axes=1)
+    return MemoryMap(times, pages, weights @ runs["pages"].to_numpy(), runs, left_out)
 
 
 def df_hits(run: RunFrames) -> pd.DataFrame:
@@ -306,21 +291,38 @@ def df_locks(run: RunFrames) -> pd.DataFrame:
                                           ignore_index=True)
 
 
+BEFORE_TRACE = "(before the trace)"
+NO_CACHE = "(large kmalloc)"
+"""What stands in for a missing call site and a missing cache."""
+
+
 def df_waste(run: RunFrames) -> pd.DataFrame:
     """Call sites × caches, with ``waste_bytes`` = allocated − requested over the whole run, largest first."""
     rows = run.table("callsites").copy()
+    rows["call_site"] = rows["call_site"].fillna(BEFORE_TRACE)
+    rows["cache"] = rows["cache"].fillna(NO_CACHE)
     rows["waste_bytes"] = rows["bytes_allocated"] - rows["bytes_requested"]
     return rows.sort_values(["waste_bytes", "call_site", "cache"], ascending=[False, True, True], ignore_index=True)
 
 
 def df_caches_at_peak(run: RunFrames) -> pd.DataFrame:
-    """The rows of ``caches`` at the sample where slab memory was largest, with ``slab_bytes``, largest first."""
-    rows = run.table("caches")
-    size = rows["num_slabs"] * rows["pagesperslab"] * PAGE_SIZE
-    total = size.groupby(rows["t_ns"]).sum()
+    """
+    The rows of ``caches`` at the sample where slab memory was largest, largest first.
+
+    With two more columns: ``slab_bytes``, and ``waste_bytes``, what of it nobody asked for. Objects that the
+    trace never mentions have no recorded request, so that active objects are counted as /proc/slabinfo does
+    and rounded up as the cache's traced live objects were (or as its size says when there is none).
+    """
+    rows = _to_pandas(run.read("caches", ["t_ns", "num_slabs", "pagesperslab"]))
+    total = (rows["num_slabs"] * rows["pagesperslab"]).groupby(rows["t_ns"]).sum()
     if not len(total):
-        return rows.assign(slab_bytes=size)
-    peak = rows[rows["t_ns"] == total.idxmax()].assign(slab_bytes=size)
+        return run.table("caches").assign(slab_bytes=0, waste_bytes=0)
+    peak = run.sample("caches", int(total.idxmax()))
+    peak["slab_bytes"] = peak["num_slabs"] * peak["pagesperslab"] * PAGE_SIZE
+    traced = peak["bytes_requested"] / peak["bytes_allocated"].where(peak["bytes_allocated"] > 0)
+    fill = traced.fillna(peak["object_size"] / peak["size"].where(peak["size"] > 0)).fillna(1.0)
+    asked = (peak["active_objs"] * peak["size"] * fill).round().astype("int64")
+    peak["waste_bytes"] = (peak["slab_bytes"] - asked).clip(lower=0)
     return peak.sort_values(["slab_bytes", "cache"], ascending=[False, True], ignore_index=True)
 
 

@@ -31,9 +31,9 @@ def _slab(run: RunFrames) -> Card:
     total = int(peak["slab_bytes"].sum())
     if not total:
         return Card("Peak slab memory", "0 B", "no cache held a slab")
-    wasted = share(total - int(peak["bytes_requested"].sum()), total)
+    wasted = share(int(peak["waste_bytes"].sum()), total)
     return Card("Peak slab memory", format_size(total),
-                f"{wasted:.1f} % of it held no requested byte (rounding, free objects, slab remainders); largest: "
+                f"{wasted:.1f} % of it wasted on rounding, free objects and slab remainders; largest cache: "
                 f"{style.shorten(style.visible(peak['cache'].iloc[0]), 40)}")
 
 

@@ -42,7 +42,7 @@ def pagetypeinfo_header(pageblock_order: int, orders: int) -> str:
     """What stands before a node's first row in /proc/pagetypeinfo (MODEL 4.4)."""
     title = "Free pages count per migrate type at order"
     return (f"Page block order: {pageblock_order}\nPages per block:  {1 << pageblock_order}\n\n"
-            f"{title:<43s}" + "".join(f"{order:6d} " for order in range(orders)) + "\n")
+            f"{title:<43s} " + "".join(f"{order:6d} " for order in range(orders)) + "\n")
 
 
 def pagetypeinfo_line(node: int, zone: str, migratetype: str, counts: Iterable[int]) -> str:
@@ -168,9 +168,6 @@ FILES: dict[str, Callable[[RunFrames, int], str]] = {
 }
 """Every file that ``memtrace show`` can print."""
 
-TABLE_OF_FILE = {"slabinfo": "caches", "buddyinfo": "buddy", "pagetypeinfo": "buddy", "zoneinfo": "zones"}
-"""The table whose samples date a file."""
-
 
 def render(run: RunFrames, name: str, at_ns: int | None) -> tuple[int, str]:
     """
@@ -185,10 +182,10 @@ def render(run: RunFrames, name: str, at_ns: int | None) -> tuple[int, str]:
     MetricsError
         When the run has no sample that early, or none at all.
     """
-    times = run.sample_times(TABLE_OF_FILE[name])
+    times = run.sample_times("zones")
     if not len(times):
-        raise MetricsError(f"{run.path}: no samples in {TABLE_OF_FILE[name]}.parquet; expected at least the one at "
-                           "the end of the trace. Replay the trace again.")
+        raise MetricsError(f"{run.path}: no samples in zones.parquet; expected at least the one at the end of "
+                           "the trace. Replay the trace again.")
     if at_ns is not None and at_ns < times[0]:
         raise MetricsError(f"{run.path}: no sample at or before {at_ns} ns; expected --at of at least {times[0]} ns, "
                            "the first sample. Replay with a shorter --sample to see earlier times.")

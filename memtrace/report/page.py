@@ -146,7 +146,7 @@ section{background:var(--card);border:1px solid var(--line);border-radius:10px;p
 header{margin-bottom:18px}
 dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:0}
 dl.facts dt{color:var(--soft)}dl.facts dd{margin:0;overflow-wrap:anywhere}
-section.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px;padding:0;border:0;
+section.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(270px,1fr));gap:12px;padding:0;border:0;
 background:none}
 .card{background:var(--card);border:1px solid var(--line);border-top:4px solid var(--accent);border-radius:10px;
 padding:12px 14px}

@@ -71,7 +71,13 @@ def _drawable(char: str) -> bool:
         return char.isprintable()
     if unicodedata.category(char)[0] in "CMZ" or unicodedata.bidirectional(char) in ("R", "AL", "AN"):
         return False
-    return bool(get_font(findfont("DejaVu Sans")).get_char_index(ord(char)))
+    return ord(char) in _glyphs()
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    """Code points that the figures' font has."""
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 def visible(text: object, drawable: bool = False) -> str:
@@ -81,6 +87,8 @@ def visible(text: object, drawable: bool = False) -> str:
     Control, bidirectional and other invisible characters become ``\\u202e``; an empty string becomes
     ``(no name)``. With ``drawable``, so does everything the figures' font cannot show.
     """
+    if text is None or text != text:  # a null of a table; pandas makes it a nan
+        return "(none)"
     out = []
     for char in str(text):
         hidden = not _drawable(char) if drawable else (
@@ -166,8 +174,9 @@ class BinaryLocator(MaxNLocator):
 
 
 def sequence(n: int) -> list[Any]:
-    """``n`` colours from dark to bright for things that have an order; without viridis' palest end."""
-    return [matplotlib.colormaps["viridis"](0.92 * i / max(1, n - 1)) for i in range(n)]
+    """``n`` colours from dark to bright for things that have an order; viridis without its ends,
+    which vanish on dark and on white."""
+    return [matplotlib.colormaps["viridis"](0.25 + 0.67 * i / max(1, n - 1)) for i in range(n)]
 
 
 def legend_outside(figure: Figure, axes: Axes, columns: int = 1, **options: Any) -> None:

@@ -81,17 +81,17 @@ def caches(run: RunFrames) -> str:
         return _under("No cache was used.")
     rows = []
     for row in peak.head(CACHES).itertuples(index=False):
-        unused = share(row.slab_bytes - row.bytes_requested, row.slab_bytes)
+        unused = share(row.waste_bytes, row.slab_bytes)
         rows.append((str(row.cache), format_size(row.slab_bytes), row.num_slabs, row.active_objs, row.num_objs,
                      row.size, row.pagesperslab, row.nr_partial, f"{unused:.1f} %" if row.slab_bytes else "–"))
     left = len(peak) - len(rows)
     return table(("cache", "slab memory", "slabs", "active objects", "objects", "object size, B", "pages a slab",
-                  "partial slabs", "not requested"), rows, names=(0,)) + _under(
+                  "partial slabs", "waste"), rows, names=(0,)) + _under(
         f"At {format_time(int(peak['t_ns'].iloc[0]))}, the sample with most slab memory, largest first"
         + (f"; {left} smaller caches are left out" if left else "") + ". Active objects are counted as "
         "/proc/slabinfo counts them: those in CPU slabs and CPU partial slabs count as active even when they are "
-        "free. “Not requested” is the share of the slab pages that holds no byte that anybody asked for: rounding "
-        "to the object size, free objects, and what is left over in each slab.")
+        "free. Waste is the share of the slab pages that nobody asked for: free objects on partial lists, what "
+        "is left over in each slab, and rounding, as much for an object as the traced ones of its cache had.")
 
 
 def callsites(run: RunFrames) -> str:
@@ -151,7 +151,7 @@ def _facts(run: RunFrames) -> list[tuple[str, str]]:
     nodes = len({zone.get("node") for zone in zones})
     kernel, allocator = config.get("kernel", {}), str(config.get("allocator", "?")).upper()
     memory = f"{_count(nodes, 'node')}, {format_size(pages * PAGE_SIZE)} managed" if zones else ""
-    how = {True: "compiled", False: "interpreted"}.get(manifest.get("compiled"), "")
+    how = ("compiled" if manifest["compiled"] else "interpreted") if "compiled" in manifest else ""
     return [
         ("Trace", _joined(Path(str(trace.get("path", ""))).name, f"{run.trace_rows:,} rows" if run.trace_rows else "",
                           format_time(run.end_ns) + " of simulated time")),

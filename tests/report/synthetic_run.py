@@ -7,7 +7,6 @@ Run folders made up for the report's tests: the tables of a replay without a rep
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from memtrace.metrics.manifest import manifest as make_manifest
+from memtrace.metrics.manifest import to_text
+from memtrace.metrics.schema import TABLES, arrow_schema
 
 ORDERS = 11
 MIGRATETYPES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
@@ -143,24 +146,20 @@ def write_run(folder: Path, shape: Shape) -> Path:
         "locks": _locks(rng, shape),
         "callsites": _callsites(rng, shape),
         "markers": pd.DataFrame({"t_ns": times[:1], "row": [1], "text": [EVIL]}),
-        "failures": pd.DataFrame(
-            {
-                "t_ns": [0][:0],
-                "cpu": [0][:0],
-                "event": [""][:0],
-                "order": [0][:0],
-                "gfp_flags": [""][:0],
-                "reason": [""][:0],
-            }
-        ),
     }
-    for name, frame in tables.items():
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        for i, column in enumerate(table.schema):
-            if pa.types.is_large_string(column.type):
-                table = table.set_column(i, column.name, table.column(i).cast(pa.string()).dictionary_encode())
-        pq.write_table(table, folder / "metrics" / f"{name}.parquet", compression="zstd", row_group_size=64_000)
-    (folder / "manifest.json").write_text(json.dumps(manifest(shape), indent=1), encoding="utf-8")
+    for table in TABLES:
+        schema = arrow_schema(table)
+        frame = tables.get(table.name, pd.DataFrame())
+        columns = {
+            field.name: pa.array(
+                frame[field.name].tolist() if field.name in frame else [0] * len(frame),
+                pa.string() if pa.types.is_dictionary(field.type) else field.type,
+            )
+            for field in schema
+        }
+        path = folder / "metrics" / f"{table.name}.parquet"
+        pq.write_table(pa.table(columns).cast(schema), path, compression="zstd", row_group_size=64_000)
+    (folder / "manifest.json").write_text(to_text(manifest(shape)), encoding="utf-8")
     return folder
 
 
@@ -185,56 +184,31 @@ def manifest(shape: Shape) -> dict:
         "fallback": True,
         "large_kmalloc": True,
     }
-    return {
-        "config": {
-            "machine": {
-                "name": "qemu-512m",
-                "cpus": shape.cpus,
-                "node_cpus": [list(range(shape.cpus))],
-                "pageblock_order": 9,
-                "source": "snapshot",
-                "bits": 64,
-                "zones": [
-                    {
-                        "node": node,
-                        "name": name,
-                        "index": i,
-                        "start_pfn": start,
-                        "spanned": pages,
-                        "present": pages,
-                        "managed": pages,
-                        "lowmem_reserve": [0, 448, 448, 448],
-                    }
-                    for i, (node, name, start, pages) in enumerate(shape.zones)
-                ],
-            },
-            "kernel": {"name": "6.1"},
-            "allocator": "slub",
-            "timing": "recorded",
-            "engine": "fused",
-            "sample_ns": 10_000_000,
-            "check_every": 0,
-            "seed": 0,
-        },
-        "command": ["memtrace", "replay", f"{EVIL}.parquet", "-o", "X"],
-        "versions": {"memtrace": "0.1.0", "python": "3.11.2"},
-        "compiled": True,
-        "trace": {"path": f"{EVIL}.parquet", "digest": "9f" * 32, "rows": 1_575_541, "span_ns": shape.span_ns},
-        "start": "The snapshot's counts are exact; where free blocks lie in memory is synthetic.",
-        "counts": {"free_of_unknown": 1234, "kfree_null": 17, "double_free": 0, EVIL: 3},
-        "causes": {
-            "free_of_unknown": "frees of objects that pre-date the trace",
-            "kfree_null": "kfree of NULL",
-            EVIL: EVIL,
-        },
-        "unused_rows": 3,
-        "notes": ["kfree_rcu and bulk frees leave no event, so some objects seem to live for ever.", EVIL],
-        "costs": [
-            {"name": name, "fixed_ns": 5.5, "per_ns": 0, "assumed": assumed, "source": f"a paper {EVIL}"}
-            for name, assumed in costs.items()
-        ],
-        "timings": {"replay_s": 0.51, "total_s": 2.2},
-    }
+    zones = [
+        {"node": node, "name": name, "index": i, "start_pfn": start, "spanned": pages, "present": pages,
+         "managed": pages, "lowmem_reserve": [0, 448, 448, 448]}
+        for i, (node, name, start, pages) in enumerate(shape.zones)
+    ]
+    machine = {"name": "qemu-512m", "cpus": shape.cpus, "node_cpus": [list(range(shape.cpus))], "pageblock_order": 9,
+               "source": "snapshot", "bits": 64, "zones": zones}
+    return make_manifest(
+        config={"machine": machine, "kernel": {"name": "6.1"}, "allocator": "slub", "timing": "recorded",
+                "engine": "fused", "sample_ns": 10_000_000, "check_every": 0, "seed": 0},
+        command=["memtrace", "replay", f"{EVIL}.parquet", "-o", "X"],
+        versions={"memtrace": "0.1.0", "python": "3.11.2"},
+        compiled=True,
+        trace={"path": f"{EVIL}.parquet", "digest": "9f" * 32, "rows": 1_575_541, "span_ns": shape.span_ns},
+        start="The snapshot's counts are exact; where free blocks lie in memory is synthetic.",
+        counts={"free_of_unknown": 1234, "kfree_null": 17, "double_free": 0, EVIL: 3},
+        causes={"free_of_unknown": "frees of objects that pre-date the trace", "kfree_null": "of NULL", EVIL: EVIL},
+        unused_rows=3,
+        notes=["kfree_rcu and bulk frees leave no event, so some objects seem to live for ever.", EVIL],
+        costs=[{"name": name, "fixed_ns": 5.5, "per_ns": 0, "assumed": assumed, "source": f"a paper {EVIL}"}
+               for name, assumed in costs.items()],
+        operations=1_400_000,
+        rows={},
+        timings={"replay_s": 0.51, "total_s": 2.2},
+    )
 
 
 def _caches(rng: np.random.Generator, shape: Shape, times: np.ndarray) -> pd.DataFrame:
@@ -332,7 +306,7 @@ def _zones(rng: np.random.Generator, shape: Shape, times: np.ndarray) -> dict[st
             zones.append((t, node, zone, total, 120, 900, 22, 27, 32, pages, pages - 100, pages + 97, start, 0))
             for order in range(ORDERS):
                 usable = int((by_order[order:] << np.arange(order, ORDERS)).sum())
-                fragmentation.append((t, node, zone, order, (total - usable) / total if total else 1.0, -1.0))
+                fragmentation.append((t, node, zone, order, (total - usable) * 1000 // total if total else 1000, -1000))
             pcp += [(t, node, zone, cpu, 7 * cpu % 50, 10, 3, 500, 20, 208, 31) for cpu in range(shape.cpus)]
             types += [(t, node, zone, name, n) for name, n in zip(MIGRATETYPES, (46, 74, 4, 0, 0), strict=True)]
             first = np.arange(start & ~511, start + pages, 512)

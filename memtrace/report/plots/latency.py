@@ -94,10 +94,10 @@ def sentence(run: RunFrames) -> str:
     most = latency.loc[latency["sum_ns"].idxmax()]
     longest = latency.loc[latency["max_ns"].idxmax()]
     marked = sum(is_assumed(run, row.op, row.path) for row in latency.itertuples())
-    return (f"{total:,} operations took {format_time(time)} of simulated CPU time; {_name(most)} took the largest "
-            f"share ({share(most['sum_ns'], time):.0f} % in {share(most['count'], total):.1f} % of the operations), and the "
-            f"longest single operation was {_name(longest)} with {format_time(longest['max_ns'])}. {marked} of the "
-            f"{len(latency)} paths rest on assumed costs.")
+    return (f"{total:,} operations took {format_time(time)} of CPU time; {_name(most)} took the largest "
+            f"share ({share(most['sum_ns'], time):.0f} % in {share(most['count'], total):.1f} % of the operations), "
+            f"and the longest single operation was {_name(longest)} with {format_time(longest['max_ns'])}. "
+            f"{marked} of the {len(latency)} paths rest on assumed costs.")
 
 
 def _name(row: object) -> str:

@@ -18,100 +18,102 @@ TITLE = "Map of physical memory"
 COLUMNS = 480
 """Columns of the picture; each shows the last sample at or before its time."""
 
-# A bin has the colour of what most of its used pages are, the paler the more of it is free.
+# A row has the colour of what most of its used pages are, the paler the more of it is free.
 USED = ("pcp", "slab", "movable", "unmovable", "reclaimable", "rest")
-SHOWN = ("per-CPU page lists", "slab", "movable", "unmovable", "reclaimable", "reserved or not seen")
+SHOWN = ("per-CPU page lists", "slab", "movable", "unmovable", "reclaimable", "not managed")
 COLOURS = ("#F0E442", "#D55E00", "#009E73", "#0072B2", "#CC79A7", "#6b7177")
 FREE_COLOUR = "#eef2f5"
-NOTHING, FREE = -2, -1
+FREE = -1
 
 
-def kinds(sums: pd.DataFrame, bins: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def kinds(pages: np.ndarray, row_pages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    What each row of ``df_memory_map`` is drawn as.
+    What each row of a ``MemoryMap`` is drawn as.
 
     Returns
     -------
     Index into ``USED`` of what most of its used pages are, or ``FREE`` when none is used; and the share of
-    its pages that are used, 0..1.
+    its pages that are used, 0..1. Both by row and sample.
     """
-    pages = np.maximum(bins["pages"].to_numpy()[sums["bin"].to_numpy()], 1)
-    contents = sums[list(MAP_CONTENTS)].to_numpy()
-    rest = np.maximum(pages - contents.sum(axis=1), 0)
-    used = np.column_stack([contents[:, 1:], rest])
-    total = used.sum(axis=1)
-    return np.where(total > 0, np.argmax(used, axis=1), FREE), np.minimum(total / pages, 1.0)
+    rest = np.maximum(row_pages[:, None, None] - pages.sum(axis=2, keepdims=True), 0.0)
+    used = np.concatenate([pages[:, :, 1:], rest], axis=2)
+    # Rows hold fractions of pages where a run is divided; what rounding leaves is not memory.
+    share_used = used.sum(axis=2) / row_pages[:, None]
+    return np.where(share_used > 1e-9, np.argmax(used, axis=2), FREE), np.minimum(share_used, 1.0)
 
 
 @matplotlib.rc_context(style.RC)
 def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
-    """One row an address bin, low addresses at the bottom; zones divided by lines."""
-    sums, bins = df_memory_map(run)
-    if sums.empty:
+    """Equal heights are equally many pageblocks, low addresses at the bottom; zones divided by lines."""
+    found = df_memory_map(run)
+    if found is None:
         return style.empty_figure("No sample of physical memory.", figure)
     figure = figure or style.new_figure(5.6)
     axes = figure.subplots()
-    times = np.unique(sums["t_ns"].to_numpy())
-    kind = np.full((len(bins), len(times)), NOTHING)
-    colour = np.full((len(bins), len(times), 3), to_rgb(FREE_COLOUR))
-    place = (sums["bin"].to_numpy(), np.searchsorted(times, sums["t_ns"].to_numpy()))
-    kind[place], used = kinds(sums, bins)
-    full = np.array([to_rgb(one) for one in (*COLOURS, FREE_COLOUR)])[kind[place]]
-    # Even one page in a bin can be seen: strength begins at a fifth.
-    strength = np.where(used > 0, 0.2 + 0.8 * used, 0.0)[:, None]
-    colour[place] = strength * full + (1 - strength) * np.array(to_rgb(FREE_COLOUR))
+    kind, used = kinds(found.pages, found.row_pages)
+    full = np.array([to_rgb(one) for one in (*COLOURS, FREE_COLOUR)])[kind]
+    # Even one page in a row can be seen: strength begins at a fifth.
+    strength = np.where(kind != FREE, 0.2 + 0.8 * used, 0.0)[:, :, None]
+    colour = strength * full + (1 - strength) * np.array(to_rgb(FREE_COLOUR))
+    times, rows = found.t_ns, len(colour)
     x = style.time_axis(axes, times if len(times) > 1 else [times[0], times[0] + 1])
     wanted = np.searchsorted(times, np.linspace(times[0], times[-1], COLUMNS), side="right") - 1
-    # Each bin three pixels high, so that no renderer blurs it away.
-    axes.imshow(np.repeat(colour[:, wanted], 3, axis=0), origin="lower", aspect="auto", interpolation="none",
-                extent=(x[0], x[-1], 0, len(bins)))
+    # So many pixels high that no renderer blurs a row away.
+    axes.imshow(np.repeat(colour[:, wanted], max(1, 768 // rows), axis=0), origin="lower", aspect="auto",
+                interpolation="none", extent=(x[0], x[-1], 0, rows))
     axes.grid(False)
-    _address_axis(axes, bins)
-    per_row = int(bins["pages"].max()) * PAGE_SIZE
+    _address_axis(axes, found.runs, rows)
     patches = [Patch(facecolor=FREE_COLOUR, edgecolor=style.OTHER, linewidth=0.5, label="free")]
     patches += [Patch(facecolor=COLOURS[i], label=SHOWN[i]) for i in range(len(USED)) if (kind == i).any()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), columnspacing=1.2,
                   title=f"what most of a row's used pages are; the paler, the more of the row is free "
-                        f"(a row is {format_size(per_row)})")
+                        f"(a row is {format_size(found.row_pages.max() * PAGE_SIZE)})")
     return figure
 
 
-def _address_axis(axes: Axes, bins: pd.DataFrame) -> None:
+def _address_axis(axes: Axes, runs: pd.DataFrame, rows: int) -> None:
     """Addresses as ticks; a line for every zone, and a name where it is high enough to carry one."""
-    zone = bins.groupby(["node", "zone"], sort=False)
-    least = 0.04 * len(bins)
-    for (node, name), rows in zone:
-        low, high = int(rows.index[0]), int(rows.index[-1]) + 1
+    least = 0.04 * rows
+    at = [*runs["at"].tolist(), float(rows)]
+    for (node, name), part in runs.groupby(["node", "zone"], sort=False):
+        low, high = at[part.index[0]], at[part.index[-1] + 1]
         if low:
-            axes.axhline(low, color=style.INK, linewidth=0.8)
+            axes.axhline(low, color="#000000", linewidth=0.8)
         if high - low >= least:
             axes.text(1.01, (low + high) / 2, f"node {node}\n{style.label(name, 12)}", fontsize=8.5, va="center",
                       transform=axes.get_yaxis_transform())
-    starts, ends = bins["start_pfn"].to_numpy(), bins["end_pfn"].to_numpy()
+    starts, pages = runs["start_pfn"].to_numpy(), runs["pages"].to_numpy()
     step = 1
-    while int(ends[-1] - starts[0]) // step > 8:
+    while int(pages.sum()) // step > 8:
         step *= 2
     ticks: dict[float, str] = {}
-    for pfn in range(0, int(ends[-1]) + 1, step):
-        at = max(0, int(np.searchsorted(starts, pfn, side="right")) - 1)
-        # An address in a hole has no place on this axis.
-        if pfn <= ends[at]:
-            ticks[at + min(1.0, max(0.0, (pfn - starts[at]) / (ends[at] - starts[at])))] = format_size(pfn * PAGE_SIZE)
+    for pfn in range(0, int(starts[-1] + pages[-1]) + 1, step):
+        run = max(0, int(np.searchsorted(starts, pfn, side="right")) - 1)
+        # An address in a hole has no place on this axis; around holes two ticks may fall together.
+        within = max(0.0, (pfn - starts[run]) / pages[run])
+        place = at[run] + within * (at[run + 1] - at[run])
+        if within <= 1 and all(abs(place - other) >= least for other in ticks):
+            ticks[place] = format_size(pfn * PAGE_SIZE)
     axes.set_yticks(list(ticks), list(ticks.values()))
     axes.set_ylabel("physical address")
 
 
 def sentence(run: RunFrames) -> str:
     """What the figure shows in this run."""
-    sums, bins = df_memory_map(run)
-    if sums.empty:
+    found = df_memory_map(run)
+    if found is None:
         return "Physical memory was not sampled."
-    last = sums[sums["t_ns"] == sums["t_ns"].max()]
-    pages = int(bins["pages"].sum())
-    kind, _ = kinds(last, bins)
-    parts = ", ".join(f"{share(int(last[name].sum()), pages):.1f} % {shown}" for name, shown in
-                      zip(MAP_CONTENTS, ("free", "on per-CPU lists", "slab", "movable", "unmovable", "reclaimable"),
-                          strict=True))
-    return (f"At the end the {format_size(pages * PAGE_SIZE)} of memory shown were {parts}; "
-            f"{int((kind == FREE).sum())} of {len(bins)} rows were wholly free and "
-            f"{int((last['slab'] > 0).sum())} held at least one slab page.")
+    last = found.pages[:, -1]
+    total = found.row_pages.sum()
+    names = ("free", "on per-CPU lists", "slab", "movable", "unmovable", "reclaimable")
+    parts = ", ".join(f"{share(pages, total):.1f} % was {name}" if i == 0 else f"{share(pages, total):.1f} % {name}"
+                      for i, (pages, name) in enumerate(zip(last.sum(axis=0), names, strict=True)))
+    rest = share(total - last.sum(), total)
+    kind, _ = kinds(found.pages[:, -1:], found.row_pages)
+    text = (f"Of the {format_size(total * PAGE_SIZE)} shown, {parts} at the last sample"
+            + (f", {rest:.1f} % not managed" if rest >= 0.05 else "")
+            + f"; {int((kind == FREE).sum())} of {len(last)} rows were wholly free and "
+              f"{int((last[:, MAP_CONTENTS.index('slab')] > 0).sum())} held slab pages.")
+    if found.left_out_pages:
+        text += f" {format_size(found.left_out_pages * PAGE_SIZE)} of addresses with no managed page are left out."
+    return text

@@ -1,0 +1,231 @@
+"""The page and its figures: true, safe, self-contained, the same every time."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtrace.errors import MetricsError
+from memtrace.report import page, style, tables
+from memtrace.report.frames import RunFrames, df_cache_bytes, df_locks
+from memtrace.report.headline import headline
+from memtrace.report.plots import hit_rates, latency, lock_waits, memory_map
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Reader(HTMLParser):
+    """Collects tags, ids and what would be fetched; checks that tags close as they opened."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.fetched: list[str] = []
+        self.handlers: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(value or "")
+            if key in ("src", "href", "xlink:href", "srcset", "data", "action") and not (value or "").startswith("#"):
+                self.fetched.append(value or "")
+            if key.startswith("on"):
+                self.handlers.append(key)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes <{self.open[-1:]}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(path: Path) -> Reader:
+    reader = Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    reader.close()
+    assert not reader.open
+    return reader
+
+
+@pytest.fixture
+def copy_of(folder_of, tmp_path: Path):
+    """Name of a shape -> a copy of its run folder, with its report written."""
+
+    def get(shape: str) -> Path:
+        folder = tmp_path / shape
+        shutil.copytree(folder_of(shape), folder)
+        page.write_report(folder)
+        return folder
+
+    return get
+
+
+@pytest.mark.parametrize("shape", ["normal", "tiny", "empty", "hostile"])
+def test_page_is_whole_and_fetches_nothing(copy_of, shape: str) -> None:
+    folder = copy_of(shape)
+    reader = read(folder / "report.html")
+    assert not {"script", "iframe", "object", "embed", "link", "form", "base"} & reader.tags
+    assert not reader.handlers
+    assert all(url.startswith("data:image/png;base64,") for url in reader.fetched)
+    assert len(reader.ids) == len(set(reader.ids)), "figures share ids"
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(reader.ids)
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(reader.ids)
+    assert len(re.findall("<figure>", text)) == len(page.FIGURES)
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == sorted(f"{n}.svg" for n, _ in page.FIGURES)
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\x00\x1b]", text), "invisible characters of a name"
+    for said in ("nan", "None", "inf "):
+        assert not re.search(rf"\b{said}\b", reader.text)
+
+
+def test_same_run_same_bytes(copy_of) -> None:
+    folder = copy_of("normal")
+    names = [folder / "report.html", *sorted((folder / "figures").iterdir())]
+    first = [path.read_bytes() for path in names]
+    page.write_report(folder)
+    assert [path.read_bytes() for path in names] == first
+    assert b"<dc:date>" not in b"".join(first)
+
+
+def test_a_broken_run_leaves_the_old_report(copy_of) -> None:
+    folder = copy_of("tiny")
+    before = (folder / "report.html").read_bytes()
+    (folder / "metrics" / "locks.parquet").unlink()
+    with pytest.raises(MetricsError, match=r"no table metrics/locks\.parquet"):
+        page.write_report(folder)
+    assert (folder / "report.html").read_bytes() == before
+
+
+def test_what_ran_is_on_the_page(copy_of) -> None:
+    text = read(copy_of("normal") / "report.html").text
+    for said in ("qemu-512m", "4 CPUs", "Linux 6.1", "SLUB", "fused engine", "compiled", "1,575,541 rows", "synthetic",
+                 "free_of_unknown", "frees of objects that pre-date the trace", "assumed", "<script>alert(1)</script>"):
+        assert said in text
+
+
+@pytest.mark.parametrize("module", [module for _, module in page.FIGURES], ids=[name for name, _ in page.FIGURES])
+def test_every_figure_says_one_thing_in_every_run(any_folder: Path, module) -> None:
+    run = RunFrames(any_folder)
+    sentence = module.sentence(run)
+    assert sentence.endswith(".") and sentence[0] == sentence[0].upper()
+    assert not re.search(r"\b(nan|inf|None)\b|\{|\}", sentence.replace("{", "", sentence.count("cache_{")))
+    with matplotlib.rc_context(style.RC):
+        figure = module.draw(run)
+        figure.draw_without_rendering()
+    assert figure.get_figwidth() == style.WIDTH_IN
+    box = figure.get_tightbbox()
+    assert box.x0 >= -0.02 and box.x1 <= style.WIDTH_IN + 0.02, "something is clipped"
+    assert box.y0 >= -0.02 and box.y1 <= figure.get_figheight() + 0.02
+
+
+def test_legends_cover_no_data(folder_of) -> None:
+    run = RunFrames(folder_of("hostile"))
+    for _, module in page.FIGURES:
+        with matplotlib.rc_context(style.RC):
+            figure = module.draw(run)
+            figure.draw_without_rendering()
+        for legend in figure.legends:
+            for axes in figure.axes:
+                assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_figures_hold_the_tables_numbers(folder_of) -> None:
+    run = RunFrames(folder_of("normal"))
+    axes = importlib.import_module("memtrace.report.plots.unusable_index").draw(run).axes[0]
+    assert len(axes.lines) == 10
+    axes = lock_waits.draw(run).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == df_locks(run)["wait_ns"].head(lock_waits.TOP).tolist()
+    wide, others = df_cache_bytes(run)
+    legend = [text.get_text() for text in page.FIGURES[0][1].draw(run).legends[0].get_texts()]
+    assert legend[0] == f"{others} others" and legend[::-1][: 10] == [style.label(name) for name in wide.columns[:10]]
+
+
+def test_hundreds_of_caches_are_cut_and_counted(folder_of) -> None:
+    run = RunFrames(folder_of("hostile"))
+    axes = hit_rates.draw(run).axes[0]
+    labels = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert len(labels) == hit_rates.TOP and max(map(len, labels)) <= 28
+    assert f"{300 - hit_rates.TOP} less busy caches" in hit_rates.sentence(run)
+    assert len(axes.get_xticks()) <= 32
+
+
+def test_uncontended_is_said_plainly(folder_of) -> None:
+    assert lock_waits.sentence(RunFrames(folder_of("tiny"))).startswith("Nothing was contended: ")
+    assert lock_waits.sentence(RunFrames(folder_of("empty"))) == "No operation took a lock."
+    assert {card.what: card.value for card in headline(RunFrames(folder_of("tiny")))}[
+        "Time spent waiting for locks"] == "0 %"
+
+
+def test_assumed_costs_are_marked(folder_of) -> None:
+    run = RunFrames(folder_of("normal"))
+    labels = [tick.get_text() for tick in latency.draw(run).axes[0].get_yticklabels()]
+    assert "alloc fastpath" in labels and "alloc refill *" in labels
+    assert latency.is_assumed(run, "alloc", "a path nobody knows")
+    run.manifest["costs"] = []
+    assert latency.is_assumed(run, "alloc", "fastpath"), "without a price list nothing is known to be measured"
+    known = {name for names in latency.PATH_COSTS.values() for name in names}
+    run.manifest["costs"] = [{"name": name, "assumed": False} for name in known]
+    assert not latency.is_assumed(run, "alloc", "refill")
+
+
+def test_map_shows_what_most_used_pages_are() -> None:
+    #                  free pcp slab movable unmovable reclaimable
+    pages = np.array([[[512, 0, 0, 0, 0, 0]], [[500, 0, 12, 0, 0, 0]], [[0, 0, 100, 0, 300, 0]], [[0] * 6]], float)
+    kind, used = memory_map.kinds(pages, np.array([512.0, 512.0, 400.0, 512.0]))
+    assert [memory_map.USED[k] if k >= 0 else "free" for k in kind[:, 0]] == ["free", "slab", "unmovable", "rest"]
+    assert used[:, 0].tolist() == [0, 12 / 512, 1.0, 1.0]
+
+
+@given(st.text(max_size=300), st.integers(5, 60))
+def test_names_are_made_fit_to_show(text: str, width: int) -> None:
+    for shown in (style.label(text, width), style.shorten(style.visible(text), width)):
+        assert 0 < len(shown) <= max(width, len("(no name)"))
+        assert shown.isprintable()
+    html = tables.name(text)
+    reader = Reader()
+    reader.feed(html)
+    assert reader.tags == {"bdi"} and not reader.handlers
+    assert reader.text == style.shorten(style.visible(style.shorten(text, 4 * 64)), 64)
+
+
+def test_names_keep_both_ends() -> None:
+    assert style.shorten("abcdefghij", 5) == "ab…ij"
+    assert style.shorten("abcdefghij", 6) == "abc…ij"
+    assert style.shorten("abc", 3) == "abc"
+    assert style.visible("") == style.visible(" ") == "(no name)"
+    assert style.visible("a\u202eb\n") == "a\\u202eb\\u000a"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the page in")
+@pytest.mark.parametrize("shape", ["tiny", "hostile"])
+def test_a_browser_shows_it_without_a_complaint(copy_of, tmp_path: Path, shape: str) -> None:
+    folder = copy_of(shape)
+    done = subprocess.run(
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
+         f"--user-data-dir={tmp_path / 'profile'}", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND",
+         "--dump-dom", (folder / "report.html").as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.count("<figure>") == len(page.FIGURES)
+    # The page forbids every request (Content-Security-Policy), so that one would be refused and complained of here.
+    assert "default-src 'none'" in done.stdout
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
