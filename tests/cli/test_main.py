@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from memtrace import compiled
 from memtrace.cli import main as cli_main
 from memtrace.errors import ConfigError, ModelError, TraceError
 
@@ -117,3 +118,22 @@ def test_public_names_load_when_asked_for() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["convert", "x.csv"], ["replay", "--no-report"]])
+def test_stale_core_is_refused_before_it_runs(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, bundled: Path
+) -> None:
+    def refuse() -> None:
+        raise ConfigError("stale")
+
+    monkeypatch.setattr(compiled, "check", refuse)
+    result = CliRunner().invoke(cli_main.cli, [arguments[0], str(bundled / "hello.csv"), *arguments[1:]])
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_interpreted_core_is_said_once_on_stderr(monkeypatch: pytest.MonkeyPatch, bundled: Path) -> None:
+    monkeypatch.setattr(compiled, "notice", lambda: "memtrace: slow")
+    result = CliRunner().invoke(cli_main.cli, ["info", str(bundled / "hello.csv")])
+    assert result.exit_code == 0
+    assert result.stderr.count("memtrace: slow") == 1 and "slow" not in result.stdout
