@@ -174,7 +174,7 @@ class Numbers:
         self.value = 0
         self.negative = False
 
-    @cython.cfunc
+    @cython.ccall
     @cython.exceptval(check=False)
     def any_base(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
         """Decimal, or hexadecimal with 0x; at most 64 bits. Whether it is a number."""

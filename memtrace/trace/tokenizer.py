@@ -408,6 +408,7 @@ class TextTokenizer:
         """Reads key=value up to the end of the line into row n; why it cannot be used, or GOOD."""
         bad: cython.int = GOOD
         self.seen = 0
+        self.page = 0
         while at < end:
             while at < end and self.buf[at] == 32:
                 at += 1
