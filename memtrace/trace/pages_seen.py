@@ -185,7 +185,7 @@ class PagesSeen:
         """An object event names an address in this frame: its life, begun here when it was not known."""
         life: cython.int = self.frames.get(frame)
         if life >= 0:
-            if self.owned[life] == 0:
+            if self.kind[life] == LIFE_ALLOC and self.owned[life] == 0:
                 self.own(life)
             return life
         life = self.new_life(LIFE_START if life == FRAME_NEVER else LIFE_UNSEEN, frame, 0, 1)
@@ -242,12 +242,12 @@ class PagesSeen:
         i: cython.longlong
         owned: cython.bint = False
         live: cython.bint = False
-        never: cython.bint = False
+        never: cython.bint = True
         for i in range(frame, frame + n):
             life = self.frames.get(i)
-            if life == FRAME_NEVER:
-                never = True
-            elif life >= 0:
+            if life != FRAME_NEVER:
+                never = False
+            if life >= 0:
                 if self.owned[life]:
                     owned = True
                     if i == frame and self.kind[life] == LIFE_START:
@@ -262,7 +262,7 @@ class PagesSeen:
             self.counts[C_SLAB_PAGE_FREE_OWNED] += 1
             if not batched:
                 self.judge(self.ordinal, PAGE_SLAB)
-        elif not live and never:
+        elif never:
             self.counts[C_PAGE_FREE_OF_UNKNOWN] += 1
             if self.n_start == len(self.start_pfn):
                 self.start_pfn = doubled(self.start_pfn)

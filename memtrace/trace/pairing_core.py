@@ -372,6 +372,7 @@ class Pairer:
                 self.free_missed(i, frame, 1 if frame >= PTR_FRAME else 1 << order)
             else:
                 self.counts[C_SLAB_PAGE_FREE_OWNED] += 1
+                self.page_free(i, frame, order)  # none of these pages has a handle, unless the trace is broken
         elif event == EV_PAGE_ALLOC:
             self.page_alloc(i, frame, 0)
         elif verdict == PAGE_BATCHED:
@@ -420,7 +421,12 @@ class Pairer:
         f: cython.longlong = frame
         n: cython.longlong = 1 if frame >= PTR_FRAME else 1 << order
         handle: cython.int = self.frames.get(frame)
-        if handle >= 0 and self.order[handle] >= order and frame + n <= self.head[handle] + (1 << self.order[handle]):
+        whole: cython.bint = handle >= 0
+        for f in range(frame + 1, frame + n):
+            if self.frames.get(f) != handle:
+                whole = False
+                break
+        if whole:
             self.free_piece(i, handle, frame, self.order[handle] if frame >= PTR_FRAME else order, 0)
             return
         for f in range(frame, frame + n):
