@@ -209,6 +209,8 @@ class Machine:
                 self.mark_used(p, order)
                 return p
             p += size
+        if order == 0:
+            self.next_unknown = self.frames.nr_frames  # none left: do not look through all memory each time
         return NIL
 
     @cython.cfunc
