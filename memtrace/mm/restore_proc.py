@@ -305,9 +305,7 @@ class _ZoneLayout:
         zone = self.zone
         types = (MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE)
         for mt in types:
-            if mt >= len(self.known.nr_free):
-                continue
-            self.left = list(self.known.nr_free[mt])
+            self.left = [by_type[mt] if mt < len(by_type) else 0 for by_type in self.known.nr_free]
             blocks = [b for b in range(zone.nr_pageblocks) if zone.pageblock_type[b] == mt]
             for order in range(MAX_ORDER, zone.pageblock_order - 1, -1):
                 self.place_whole(mt, order, blocks)
