@@ -291,15 +291,15 @@ def df_locks(run: RunFrames) -> pd.DataFrame:
                                           ignore_index=True)
 
 
-BEFORE_TRACE = "(before the trace)"
+NO_SITE = "(no call site)"
 NO_CACHE = "(large kmalloc)"
-"""What stands in for a missing call site and a missing cache."""
+"""What stands in for a missing call site (not recorded, or before the trace) and a missing cache."""
 
 
 def df_waste(run: RunFrames) -> pd.DataFrame:
     """Call sites × caches, with ``waste_bytes`` = allocated − requested over the whole run, largest first."""
     rows = run.table("callsites").copy()
-    rows["call_site"] = rows["call_site"].fillna(BEFORE_TRACE)
+    rows["call_site"] = rows["call_site"].fillna(NO_SITE)
     rows["cache"] = rows["cache"].fillna(NO_CACHE)
     rows["waste_bytes"] = rows["bytes_allocated"] - rows["bytes_requested"]
     return rows.sort_values(["waste_bytes", "call_site", "cache"], ascending=[False, True, True], ignore_index=True)

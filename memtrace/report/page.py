@@ -113,12 +113,17 @@ def _section(title: str, body: str) -> str:
 def _cards(cards: list[Card]) -> str:
     inner = "".join(
         f'<div class="card{" warn" if card.warn else ""}"><div class="what">{esc(card.what)}</div>'
-        f'<div class="value">{esc(card.value)}</div><div class="more">{esc(card.more)}</div></div>' for card in cards)
+        f'<div class="value">{esc(card.value)}</div><div class="more">{_text(card.more)}</div></div>' for card in cards)
     return f'<section class="cards" aria-label="The numbers that matter">{inner}</section>'
 
 
+def _text(text: str) -> str:
+    """Escaped, with no line broken between a number and its percent sign."""
+    return esc(text).replace(" %", "&nbsp;%")
+
+
 def _figure(name: str, title: str, sentence: str, svg: str) -> str:
-    shown = esc(sentence)
+    shown = _text(sentence)
     picture = style.inline_svg(svg, name, esc(title))
     return (f'<section><h2>{esc(title)}</h2><figure><div class="picture">{picture}</div>'
             f"<figcaption>{shown}</figcaption></figure></section>")

@@ -77,19 +77,22 @@ def _under(text: str) -> str:
 def caches(run: RunFrames) -> str:
     """The caches with most memory at the sample where all slabs together were largest."""
     peak = df_caches_at_peak(run)
+    known = len(peak)
+    peak = peak[peak["slab_bytes"] > 0]
     if peak.empty:
-        return _under("No cache was used.")
+        return _under("No cache held a slab.")
     rows = []
     for row in peak.head(CACHES).itertuples(index=False):
         unused = share(row.waste_bytes, row.slab_bytes)
         rows.append((str(row.cache), format_size(row.slab_bytes), row.num_slabs, row.active_objs, row.num_objs,
-                     row.size, row.pagesperslab, row.nr_partial, f"{unused:.1f} %" if row.slab_bytes else "–"))
+                     row.size, row.pagesperslab, row.nr_partial, f"{unused:.1f} %"))
     left = len(peak) - len(rows)
     return table(("cache", "slab memory", "slabs", "active objects", "objects", "object size, B", "pages a slab",
                   "partial slabs", "waste"), rows, names=(0,)) + _under(
         f"At {format_time(int(peak['t_ns'].iloc[0]))}, the sample with most slab memory, largest first"
-        + (f"; {left} smaller caches are left out" if left else "") + ". Active objects are counted as "
-        "/proc/slabinfo counts them: those in CPU slabs and CPU partial slabs count as active even when they are "
+        + (f"; {left} with less are left out" if left else "")
+        + (f"; {known - len(peak)} caches had no slab then" if known > len(peak) else "")
+        + ". Active objects are counted as /proc/slabinfo counts them: those in CPU slabs and CPU partial slabs count as active even when they are "
         "free. Waste is the share of the slab pages that nobody asked for: free objects on partial lists, what "
         "is left over in each slab, and rounding, as much for an object as the traced ones of its cache had.")
 

@@ -148,4 +148,4 @@ def test_nulls_are_named(folder_of, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = run.table("callsites").assign(call_site=[None], cache=[None])
     monkeypatch.setitem(run._tables, "callsites", rows)
     first = frames.df_waste(run).iloc[0]
-    assert (first["call_site"], first["cache"]) == ("(before the trace)", "(large kmalloc)")
+    assert (first["call_site"], first["cache"]) == ("(no call site)", "(large kmalloc)")

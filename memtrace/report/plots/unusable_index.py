@@ -30,7 +30,9 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     for i, order in enumerate(orders):
         axes.plot(x, 100 * index[order], color=colours[i], drawstyle="steps-post",
                   label=f"{order}  ({format_size(PAGE_SIZE << int(order))})", linestyle=("-", "--")[i % 2])
-    axes.set_ylim(-1, 101)
+    # Most runs stay far below 100 %; below 5 % of axis there would be nothing but noise.
+    top = min(101.0, max(5.0, 115 * float(index[orders].to_numpy().max()))) if orders else 101.0
+    axes.set_ylim(-0.01 * top, top)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.set_ylabel("share of free memory")
     style.legend_outside(figure, axes, title="too small for order", reverse=True)
