@@ -92,9 +92,10 @@ def caches(run: RunFrames) -> str:
         f"At {format_time(int(peak['t_ns'].iloc[0]))}, the sample with most slab memory, largest first"
         + (f"; {left} with less are left out" if left else "")
         + (f"; {known - len(peak)} caches had no slab then" if known > len(peak) else "")
-        + ". Active objects are counted as /proc/slabinfo counts them: those in CPU slabs and CPU partial slabs count as active even when they are "
-        "free. Waste is the share of the slab pages that nobody asked for: free objects on partial lists, what "
-        "is left over in each slab, and rounding, as much for an object as the traced ones of its cache had.")
+        + ". Active objects are counted as /proc/slabinfo counts them: those in CPU slabs and CPU partial slabs are "
+        "active even when they are free. Waste is the share of the slab pages that nobody asked for: free objects on "
+        "partial lists, what is left over in each slab, and rounding, as much for an object as the traced ones of "
+        "its cache had.")
 
 
 def callsites(run: RunFrames) -> str:
