@@ -201,10 +201,10 @@ def _finish(
 
 def _parse(shown: str, stream: _Head, target: Path, problems: Problems) -> str:
     """Parses CSV or log text into ``target``; its format."""
-    _check_text(shown, stream.head)
+    is_csv = _is_csv(shown, stream.head)
+    _check_text(shown, stream.head, is_csv)
     vocab = TraceVocab()
     rows = Rows(ROWS_PER_CHUNK)
-    is_csv = _is_csv(shown, stream.head)
     tokenizer = CsvTokenizer(rows, vocab, shown) if is_csv else TextTokenizer(rows, vocab, shown)
     settler = Settler(problems, vocab.event.code(LOST_EVENTS))
     writer = ParquetTraceWriter(target, vocab, drop_empty=False, compression="lz4")
@@ -235,13 +235,13 @@ def _parse(shown: str, stream: _Head, target: Path, problems: Problems) -> str:
     return "perf-script" if tokenizer.perf else "ftrace"
 
 
-def _check_text(shown: str, head: bytes) -> None:
+def _check_text(shown: str, head: bytes, is_csv: bool) -> None:
     if not head:
         raise TraceError("the file is empty; expected a trace. Was anything recorded?", shown)
     for magic, advice in _OTHER_FILES.items():
         if head.startswith(magic):
             raise TraceError("this is " + advice.format(shown), shown)
-    if b"\0" in head[:4096]:
+    if not is_csv and b"\0" in head[:4096]:
         raise TraceError("not a trace: binary data; expected Parquet, CSV, ftrace text or perf script text. "
                          "See docs/trace-formats.md.", shown)  # fmt: skip
 
