@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -70,10 +71,13 @@ def take_census(
         events = seen
         census.rows += len(chunk)
         census.cpus = max(census.cpus, int(chunk.cpu.max()) + 1)
+        census.has_tasks = census.has_tasks or bool(chunk.task.max() >= 0)
+        census.max_pfn = max(census.max_pfn, int(chunk.pfn.max()))
         if progress is not None:
             progress(census.rows)
     scan.finish()
     census.span_ns = last_ts - first_ts
+    census.end_ns = last_ts
     census.events = {
         reader.vocab.event.names[code - 1] if code else "(no name)": int(n) for code, n in enumerate(events) if n
     }
@@ -192,28 +196,31 @@ def _start_objects(
     base = np.uint64(census.direct_map_base)
     census.start_addr = _addresses(np.array(scan.start_ptr[:n], np.uint64), base)
     life = np.array(scan.start_life[:n], np.int64)
+    n_lives = scan.pages.n_lives
+    page_name = _or_none(scan.pages.name[:n_lives])[life]
+    page_class = _or_none(scan.pages.cls[:n_lives])[life]
     name = np.array(scan.start_name[:n], np.int64)
-    page_name = np.where(life >= 0, np.array(scan.pages.name[: scan.pages.n_lives], np.int64)[life], -1)
-    page_class = np.where(life >= 0, np.array(scan.pages.cls[: scan.pages.n_lives], np.int64)[life], -1)
-    sizes = np.array([max(cls.bytes_alloc, 0) for cls in classes], np.int64)
     name = np.where(name >= 0, name, page_name)
-    none = np.full(n, -1, np.int32)
-    by_class = cache_of_class[page_class] if len(classes) else none
-    by_name = cache_of_name[name] if len(cache_of_name) else none
-    census.start_cache = np.where(name >= 0, by_name, np.where(page_class >= 0, by_class, -1)).astype(np.int32)
-    census.start_size = np.where(page_class >= 0, sizes[page_class] if len(classes) else 0, 0)
+    by_class = _or_none(cache_of_class)[page_class]
+    census.start_cache = np.where(name >= 0, _or_none(cache_of_name)[name], by_class).astype(np.int32)
+    census.start_size = np.array([*(max(cls.bytes_alloc, 0) for cls in classes), 0], np.int64)[page_class]
     # The only object ever seen on its page, at its first byte, and the page was freed as a large block.
-    order = np.where(life >= 0, np.array(scan.pages.order[: scan.pages.n_lives], np.int64)[life], 0)
-    alone = np.bincount(life[life >= 0], minlength=scan.pages.n_lives + 1)[life] == 1
+    order = np.maximum(_or_none(scan.pages.order[:n_lives])[life], 0)
+    alone = np.bincount(life[life >= 0], minlength=n_lives + 1)[life] == 1
     large = (page_class < 0) & (name < 0) & (order >= LARGE_KMALLOC_ORDER) & alone & (census.start_addr % 4096 == 0)
     census.start_size = np.where(large, np.int64(4096) << order, census.start_size).astype(np.int64)
 
     free_class = np.array(scan.free_class[: scan.n_free], np.int64)
     small = np.array([cls.kind != CLASS_KMALLOC or cls.bytes_alloc <= LARGE_KMALLOC_BYTES for cls in classes], bool)
-    kept = small[free_class] if len(classes) else np.zeros(0, bool)
+    kept = small[free_class]
     census.start_free_addr = _addresses(np.array(scan.free_ptr[: scan.n_free], np.uint64), base)[kept]
     census.start_free_cache = cache_of_class[free_class][kept].astype(np.int32)
     census.start_free_cpu = np.array(scan.free_cpu[: scan.n_free], np.int16)[kept]
+
+
+def _or_none(table: Any) -> np.ndarray:
+    """A table that gives -1 for index -1."""
+    return np.append(np.asarray(table, np.int64), -1)
 
 
 def _addresses(ptr: np.ndarray, base: np.uint64) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from .columns import Columns
 from .pairing_core import Pairer
 from .reading import CHUNK_ROWS, TraceReader, chunks_from
 from .requests import REQUEST_COLUMNS, Census, Requests
+from .schema import EventChunk
 
 
 class RequestStream:
@@ -31,6 +32,8 @@ class RequestStream:
         Rows before this one are as if they were not there.
     rows_per_chunk
         Trace rows read at a time; the requests do not depend on it, only their division into chunks.
+    fold
+        Called with each chunk of requests and the rows it was made of, to change the requests' CPUs and nodes.
 
     Attributes
     ----------
@@ -40,7 +43,8 @@ class RequestStream:
     """
 
     def __init__(
-        self, reader: TraceReader, census: Census, *, start_row: int = 0, rows_per_chunk: int = CHUNK_ROWS
+        self, reader: TraceReader, census: Census, *, start_row: int = 0, rows_per_chunk: int = CHUNK_ROWS,
+        fold: Callable[[Requests, EventChunk], None] | None = None,
     ) -> None:
         if census.plan is None or census.first_row != start_row:
             raise ModelError(
@@ -52,6 +56,7 @@ class RequestStream:
         self._plan = census.plan
         self._start_row = start_row
         self._rows_per_chunk = rows_per_chunk
+        self._fold = fold
         self.counts: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Requests]:
@@ -63,7 +68,10 @@ class RequestStream:
             pairer.pair()
             self._check_bounds(pairer)
             if pairer.n:
-                yield _requests(pairer)
+                requests = _requests(pairer)
+                if self._fold is not None:
+                    self._fold(requests, chunk)
+                yield requests
         self.counts = {name: int(n) for name, n in zip(CAUSE_NAMES, pairer.counts, strict=True) if n}
 
     def _check_bounds(self, pairer: Pairer) -> None:

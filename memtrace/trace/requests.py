@@ -97,7 +97,12 @@ class Census:
     rows: int = 0
     first_row: int = 0
     span_ns: int = 0
+    end_ns: int = 0
+    """Time of the last row; ``span_ns`` counts from the first one read."""
     cpus: int = 0
+    has_tasks: bool = False
+    max_pfn: int = -1
+    """Highest page frame that any row names, -1 when none does."""
     direct_map_base: int = 0
     """``ptr - base`` is the physical address; 0 when it could not be found (hashed pointers)."""
     base_support: float = 0.0
