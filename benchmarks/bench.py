@@ -6,7 +6,7 @@ How fast is it?
     python benchmarks/bench.py --memory               also the peak memory of a 50 M-event trace (minutes)
 
 Rates are events (or operations) per second of CPU time, the median of several runs, so that a busy machine does not
-slow them; "wall" rows are what somebody waits. Ratios compare rows of the same run of this script.
+slow them; what somebody waits is noted as "wall". Ratios compare rows of the same run of this script.
 """
 
 from __future__ import annotations
@@ -143,10 +143,15 @@ def end_to_end(trace: Path, runs: int, folder: Path, what: str) -> Result:
         rows = sum(len(chunk) for chunk in reader.chunks())
     command = [*REPLAY, str(trace), "-o", str(folder / "run"), "--no-report", "--force"]
     children = [run(command) for _ in range(runs)]
+    return report(of_children(what, rows, children))
+
+
+def of_children(what: str, events: int, children: list[Child]) -> Result:
+    """Medians of a command's runs; its waiting time and memory go into the note."""
+    wall = statistics.median(child.wall for child in children)
     peak = max(child.peak_bytes for child in children)
     cpu = statistics.median(child.cpu for child in children)
-    return report(Result(what, rows, statistics.median(child.wall for child in children),
-                         f"wall; {cpu:.2f} s CPU, peak {peak >> 20} MiB"))  # fmt: skip
+    return Result(what, events, cpu, f"wall {wall:.2f} s, peak {peak >> 20} MiB")
 
 
 def against_perf(perf_data: Path, runs: int, folder: Path) -> tuple[Result, Result]:
@@ -157,8 +162,7 @@ def against_perf(perf_data: Path, runs: int, folder: Path) -> tuple[Result, Resu
         subprocess.run(script, stdout=file, stderr=subprocess.DEVNULL, check=True)
     ours = end_to_end(text, runs, folder, "memtrace replay, its perf script")
     children = [run(["perf", "kmem", "-i", str(perf_data), "--slab", "--page", "stat"]) for _ in range(runs)]
-    theirs = Result("perf kmem stat", ours.events, statistics.median(child.wall for child in children), "wall")
-    return ours, report(theirs)
+    return ours, report(of_children("perf kmem stat", ours.events, children))
 
 
 def memory(trace: Path, folder: Path, events: int) -> Result:
@@ -166,7 +170,7 @@ def memory(trace: Path, folder: Path, events: int) -> Result:
     long = folder / "long.parquet"
     rows = loop_trace(trace, long, events)
     child = run([*REPLAY, str(long), "-o", str(folder / "long-run"), "--no-report"])
-    return report(Result("end to end, long trace", rows, child.wall, f"wall; peak {child.peak_bytes >> 20} MiB"))
+    return report(of_children("end to end, long trace", rows, [child]))
 
 
 def main() -> None:
