@@ -19,6 +19,7 @@ import numpy as np
 
 from memtrace.errors import TraceError
 from memtrace.trace.interner import Interner, Numbers, Rows
+from memtrace.trace.prefix import LinePrefix
 from memtrace.trace.schema import (
     EV_CACHE_ALLOC,
     EV_CACHE_FREE,
@@ -97,7 +98,7 @@ _NAMES_A_TASK = re.compile(rb"comm=|pid=")
 
 
 @cython.cclass
-class TextTokenizer:
+class TextTokenizer(LinePrefix):
     """
     Parses whole lines into ``rows``.
 
@@ -123,7 +124,6 @@ class TextTokenizer:
     rows: Rows
     path: object
     vocab: TraceVocab
-    buf: cython.uchar[::1]
     events: Interner
     sites: Interner
     names: Interner
@@ -146,16 +146,11 @@ class TextTokenizer:
     last_ns: cython.longlong
     perf: cython.bint
     # of the line being parsed
-    cpu: cython.int
-    time_ns: cython.longlong
-    task_start: cython.Py_ssize_t
-    task_end: cython.Py_ssize_t
-    ctx_start: cython.Py_ssize_t
-    ctx_end: cython.Py_ssize_t
     seen: cython.int
     page: cython.ulonglong
 
     def __init__(self, rows: Rows, vocab: TraceVocab, path: str) -> None:
+        LinePrefix.__init__(self)
         self.rows = rows
         self.path = path
         self.vocab = vocab
@@ -290,97 +285,6 @@ class TextTokenizer:
         if self.ctx_end > self.ctx_start:
             rows.ctx[n] = self.ctxs.code(self.ctx_start, self.ctx_end)
         return 0
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def prefix(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.Py_ssize_t:
-        """
-        Finds ``[cpu] flags secs.frac:``; a task's name may hold brackets, so the first that fits counts.
-
-        Returns
-        -------
-        Where the event's name begins, or -1.
-        """
-        at: cython.Py_ssize_t
-        i: cython.Py_ssize_t = start
-        while i < end:
-            if self.buf[i] == 91:  # '['
-                self.cpu = 0
-                at = i + 1
-                while at < end and at < i + 7 and 48 <= self.buf[at] <= 57:
-                    self.cpu = self.cpu * 10 + self.buf[at] - 48
-                    at += 1
-                if at > i + 1 and at < end and self.buf[at] == 93:  # ']'
-                    at = self.clock(at + 1, end)
-                    if at >= 0:
-                        self.task_before(start, i)
-                        return at
-            i += 1
-        return -1
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def task_before(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.void:
-        """The thread's number in ``comm-12``, ``comm 12``, ``comm 12/12``, ``comm-12 (  10)``."""
-        i: cython.Py_ssize_t = end
-        while i > start and self.buf[i - 1] == 32:
-            i -= 1
-        if i > start and self.buf[i - 1] == 41:  # "(tgid)"
-            while i > start and self.buf[i - 1] != 40:
-                i -= 1
-            i -= 1
-            while i > start and self.buf[i - 1] == 32:
-                i -= 1
-        self.task_end = i
-        while i > start and 48 <= self.buf[i - 1] <= 57:
-            i -= 1
-        self.task_start = i
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def clock(self, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.Py_ssize_t:
-        """Reads ``flags secs.frac:`` and the period that perf may print; where the event begins, or -1."""
-        while at < end and self.buf[at] == 32:
-            at += 1
-        self.ctx_start = at
-        self.ctx_end = at
-        if at < end and not 48 <= self.buf[at] <= 57:
-            while at < end and self.buf[at] != 32:
-                at += 1
-            self.ctx_end = at
-            while at < end and self.buf[at] == 32:
-                at += 1
-        first: cython.Py_ssize_t = at
-        secs: cython.longlong = 0
-        while at < end and at < first + 9 and 48 <= self.buf[at] <= 57:
-            secs = secs * 10 + self.buf[at] - 48
-            at += 1
-        if at in (first, end) or self.buf[at] != 46:  # '.'
-            return -1
-        at += 1
-        first = at
-        frac: cython.longlong = 0
-        while at < end and at < first + 9 and 48 <= self.buf[at] <= 57:
-            frac = frac * 10 + self.buf[at] - 48
-            at += 1
-        digits: cython.Py_ssize_t = at - first
-        if digits == 0 or at == end or self.buf[at] != 58:  # ':'
-            return -1
-        while digits < 9:
-            frac *= 10
-            digits += 1
-        self.time_ns = secs * 1000000000 + frac
-        at += 1
-        while at < end and self.buf[at] == 32:
-            at += 1
-        first = at
-        while at < end and 48 <= self.buf[at] <= 57:
-            at += 1
-        if at == end or self.buf[at] != 32:
-            return first
-        while at < end and self.buf[at] == 32:
-            at += 1
-        return at
 
     @cython.cfunc
     def event_code(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:

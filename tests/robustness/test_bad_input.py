@@ -53,10 +53,9 @@ def parquet(folder: Path, **columns: pa.Array | list) -> Path:
 
 
 def error_of(path: Path | str) -> str:
-    with pytest.raises(TraceError) as caught:
-        with open_trace(path) as reader:
-            for _ in reader.chunks():
-                pass
+    with pytest.raises(TraceError) as caught, open_trace(path) as reader:
+        for _ in reader.chunks():
+            pass
     message = str(caught.value)
     assert "\n" not in message and message.startswith(str(path))
     return message.removeprefix(str(path))
@@ -164,7 +163,8 @@ def test_a_bad_value_is_named_with_its_line(tmp_path: Path, row: str, expected: 
 
 
 def test_lines_are_counted_through_comments_blanks_and_quoted_newlines(tmp_path: Path) -> None:
-    text = "# a \"comment, with a quote\n\nts_ns,cpu,event,ptr,text\n  # x\n0,0,marker,,\"a\nb\n\"\"c\"\r\n1,0,kfree,q,\n"
+    head = '# a "comment, with a quote\n\nts_ns,cpu,event,ptr,text\n  # x\n'
+    text = head + '0,0,marker,,"a\nb\n""c"\r\n1,0,kfree,q,\n'
     assert error_of(written(tmp_path, text)).startswith(":8: ptr is 'q'")
 
 

@@ -73,7 +73,8 @@ def reference_row(event: str, args: str) -> tuple[Row, str]:
             page, row["ptr"] = (number, row["ptr"]) if key == "page" else (page, number)
         elif key in ("bytes_req", "bytes_alloc", "node", "order", "migratetype", "pfn"):
             limit = {"node": 1023, "order": 30, "migratetype": 30}.get(key, 2**63 - 1)
-            number = int(value, 16 if "x" in value else 10) if re.fullmatch(r"0x[0-9a-f]{1,16}|-?\d{1,20}", value) else None
+            good = re.fullmatch(r"0x[0-9a-f]{1,16}|-?\d{1,20}", value)
+            number = int(value, 16 if "x" in value else 10) if good else None
             if key == "pfn" and number is not None:
                 row[key] = number if 0 <= number < 2**52 else 0
             elif key == "node" and number is not None and number < 0:
