@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -126,6 +127,16 @@ def test_bundled_snapshot_as_a_machine(bundled: Path) -> None:
     assert "622592 of" in machine.source
     assert len(dma.lowmem_reserve) == 4
     assert dma.lowmem_reserve[0] == 0 < dma.lowmem_reserve[1] < dma.lowmem_reserve[2]
+
+
+def test_printed_marks_hold_the_boost_and_high_is_the_mean(bundled: Path) -> None:
+    snapshot = read_proc(bundled / "build-and-serve-6.18" / "start")
+    normal = snapshot.zones[2]
+    pcp = tuple(replace(one, high=high, high_min=10) for one, high in zip(normal.pcp, (100, 201), strict=True))
+    boosted = replace(normal, boost=7, min=107, low=117, high=127, pcp=pcp)
+    zone = machine_from_proc(replace(snapshot, zones=(*snapshot.zones[:2], boosted))).zones[2]
+    assert (zone.min, zone.low, zone.high) == (100, 110, 120)
+    assert zone.pcp_high == 150
 
 
 @pytest.mark.parametrize(
