@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install -q --disable-pip-version-check
+# A list of requirements in pyproject.toml, one a line.
+requirements = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
 # The bundled real trace, and the snapshot taken when its recording began.
 TRACE := traces/build-and-serve-6.18.parquet
 START := traces/build-and-serve-6.18/start
@@ -26,10 +29,9 @@ $(VENV)/.created:
 
 # The build tools go into the environment too: a build isolated by pip would fetch them anew each time.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py
-	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
-	  > $(VENV)/build-requires.txt
-	$(BIN)/pip install -q --disable-pip-version-check -r $(VENV)/build-requires.txt
-	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	$(call requirements,["build-system"]["requires"]) > $(VENV)/build-requires.txt
+	$(PIP) -r $(VENV)/build-requires.txt
+	$(PIP) --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed memtrace/pxd.py $(COMPILED)
@@ -37,7 +39,8 @@ $(VENV)/.built: $(VENV)/.installed memtrace/pxd.py $(COMPILED)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev]'
+	$(call requirements,["project"]["optional-dependencies"]["dev"]) > $(VENV)/dev-requires.txt
+	$(PIP) -r $(VENV)/dev-requires.txt
 	touch $@
 
 venv: $(VENV)/.installed ## make .venv with memtrace in it
