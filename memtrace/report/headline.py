@@ -87,6 +87,6 @@ def _unused(run: RunFrames) -> Card:
     if unused is None:
         return Card("Rows that could not be used", "–", "this run does not say")
     if not unused:
-        return Card("Rows that could not be used", "0", f"of {rows:,}: all were")
+        return Card("Rows that could not be used", "0", f"every request among the {rows:,} rows was replayed")
     more = f"{share(unused, rows):.2g} % of {rows:,}; by cause below"
     return Card("Rows that could not be used", f"{unused:,}", more, warn=True)

@@ -92,7 +92,7 @@ def render(run: RunFrames, drawn: list[tuple[str, str, str, str]]) -> str:
         "".join(_figure(*figure) for figure in drawn),
         _section("Caches", tables.caches(run)),
         _section("Call sites by waste", tables.callsites(run)),
-        _section("What could not be used, or had to be inferred", tables.counts(run)),
+        _section("What was left out, inferred or compared", tables.counts(run)),
         _section("What this run cannot tell", tables.notes(run)),
         _section("What work costs", tables.costs(run)),
         f"<footer>{tables.footer(run)}</footer></main></body></html>\n",
@@ -146,7 +146,7 @@ body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-a
 "Noto Sans",sans-serif}
 main{max-width:1040px;margin:0 auto;padding:20px 16px 48px}
 h1{font-size:1.5rem;line-height:1.25;margin:.4em 0 .5em;overflow-wrap:anywhere}
-h2{font-size:1.1rem;margin:0 0 .6em}
+h2{font-size:1.1rem;margin:0 0 .6em;break-after:avoid}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:16px 20px;margin:0 0 18px}
 header{margin-bottom:18px}
 dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:0}
@@ -167,8 +167,9 @@ figcaption{margin-top:10px;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{padding:4px 10px 4px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td.name{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}
+td.name{white-space:nowrap;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+td.long{white-space:normal;overflow-wrap:anywhere;min-width:18em}
 .soft,p.under{color:var(--soft)}p.under{margin:.6em 0 0;font-size:.875rem}
 .mark{color:var(--warn);font-weight:600;white-space:nowrap}
 ul{margin:0;padding-left:1.2em}li{overflow-wrap:anywhere}

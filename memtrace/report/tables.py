@@ -49,13 +49,18 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], names: Sequenc
     top = "".join(f'<th{_class("n" if kind == "n" else "")} scope="col">{esc(head)}</th>'
                   for kind, head in zip(kinds, heads, strict=True))
     body = "".join("<tr>" + "".join(
-        f"<td{_class(kind)}>{name(cell) if kind == 'name' else _cell(cell)}</td>"
+        f"<td{_class(_width(cell) if kind == 'name' else kind)}>{name(cell) if kind == 'name' else _cell(cell)}</td>"
         for kind, cell in zip(kinds, row, strict=True)) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
+
+
+def _width(cell: object) -> str:
+    """Short names stay on one line, long ones may break anywhere."""
+    return "name" if len(style.visible(style.shorten(cell, NAME_WIDTH))) <= 34 else "name long"
 
 
 def _cell(cell: object) -> str:
@@ -136,7 +141,7 @@ def costs(run: RunFrames) -> str:
             for cost in run.manifest.get("costs", [])]
     if not rows:
         return ""
-    return table(("work", "ns", "ns for each", "", "source"), rows, names=(0,), words=(3, 4)) + _under(
+    return table(("work", "ns", "ns for each", "basis", "source"), rows, names=(0,), words=(3, 4)) + _under(
         "Simulated times are sums of these and of waiting for locks. They compare runs with one another; they are not "
         "measurements of your machine. Decisions (which slab, which page) do not depend on them.")
 
@@ -164,7 +169,7 @@ def _facts(run: RunFrames) -> list[tuple[str, str]]:
         ("Kernel", _joined(f"Linux {kernel.get('name', '?')}", f"{allocator} allocator")),
         ("Replay", _joined(f"{config.get('engine', '?')} engine", how, f"{config.get('timing', '?')} timing",
                            f"{len(run.sample_times('zones')):,} samples")),
-        ("Starting state", run.start_text),
+        ("Starting state", run.start_text[:1].upper() + run.start_text[1:]),
     ]
 
 

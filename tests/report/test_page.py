@@ -229,3 +229,10 @@ def test_a_browser_shows_it_without_a_complaint(copy_of, tmp_path: Path, shape: 
     # The page forbids every request (Content-Security-Policy), so that one would be refused and complained of here.
     assert "default-src 'none'" in done.stdout
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_every_path_has_its_costs() -> None:
+    from memtrace.mm.paths import COSTS, PATHS
+
+    assert set(latency.PATH_COSTS) == set(PATHS)
+    assert {name for names in latency.PATH_COSTS.values() for name in names} == set(COSTS)

@@ -14,25 +14,29 @@ from ..frames import RunFrames, df_latency, share
 TITLE = "Operation times by path"
 
 # Cost classes (data/costs.toml) that a path can be made of; waiting for locks comes on top.
+_PAGES = ("pcp_hit", "pcp_refill", "buddy_alloc", "fallback", "zone_check", "zero_page")
+_PAGES_BACK = ("pcp_hit", "pcp_drain", "buddy_free")
+_PARTIAL = ("slub_refill", "slub_cpu_partial", "slub_node_section")
+_FREE_SLOW = ("slub_free_slow", "slub_cold_line")
 PATH_COSTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("alloc", "fastpath"): ("slub_fast",),
     ("alloc", "refill"): ("slub_refill",),
-    ("alloc", "cpu_partial"): ("slub_cpu_partial",),
-    ("alloc", "node_partial"): ("slub_node_section",),
-    ("alloc", "new_slab"): ("slub_new_slab", "pcp_hit", "pcp_refill", "buddy_alloc"),
-    ("alloc", "large"): ("large_kmalloc", "pcp_hit", "pcp_refill", "buddy_alloc"),
-    ("alloc", "failed"): ("zone_check",),
+    ("alloc", "cpu_partial"): ("slub_refill", "slub_cpu_partial"),
+    ("alloc", "node_partial"): _PARTIAL,
+    ("alloc", "new_slab"): (*_PARTIAL, "slub_new_slab", *_PAGES),
+    ("alloc", "large"): ("large_kmalloc", *_PAGES),
+    ("alloc", "failed"): (*_PARTIAL, *_PAGES),
     ("free", "fastpath"): ("slub_fast",),
-    ("free", "slowpath"): ("slub_free_slow", "slub_cold_line"),
-    ("free", "cpu_partial"): ("slub_cpu_partial",),
-    ("free", "cpu_partial_drain"): ("slub_cpu_partial", "slub_node_section"),
-    ("free", "node_partial"): ("slub_node_section",),
-    ("free", "discard"): ("slub_node_section", "pcp_hit", "pcp_drain", "buddy_free"),
-    ("free", "large"): ("pcp_hit", "pcp_drain", "buddy_free"),
+    ("free", "slowpath"): _FREE_SLOW,
+    ("free", "cpu_partial"): (*_FREE_SLOW, "slub_cpu_partial"),
+    ("free", "cpu_partial_drain"): (*_FREE_SLOW, "slub_cpu_partial", "slub_node_section", *_PAGES_BACK),
+    ("free", "node_partial"): (*_FREE_SLOW, "slub_node_section"),
+    ("free", "discard"): (*_FREE_SLOW, "slub_node_section", *_PAGES_BACK),
+    ("free", "large"): _PAGES_BACK,
     ("free", "nothing"): ("kfree_null",),
-    ("page_alloc", "pcp"): ("pcp_hit",),
-    ("page_alloc", "pcp_refill"): ("pcp_hit", "pcp_refill"),
-    ("page_alloc", "buddy"): ("buddy_alloc",),
+    ("page_alloc", "pcp"): ("pcp_hit", "zone_check", "zero_page"),
+    ("page_alloc", "pcp_refill"): _PAGES,
+    ("page_alloc", "buddy"): _PAGES,
     ("page_alloc", "failed"): ("zone_check",),
     ("page_free", "pcp"): ("pcp_hit",),
     ("page_free", "pcp_drain"): ("pcp_hit", "pcp_drain"),
@@ -62,7 +66,9 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     low = np.maximum(latency["min_ns"], 1)
     axes.hlines(y, low, np.maximum(latency["p999_ns"], low), colors=colours, linewidth=1.6)
     axes.hlines(y, low * 0.97, np.maximum(latency["p90_ns"], low) * 1.03, colors=colours, linewidth=8)
-    axes.scatter(np.maximum(latency["p50_ns"], 1), y, marker="|", s=90, color=style.PAPER, linewidth=2, zorder=3)
+    # A median at an end of its bar would look like a cut.
+    inside = (latency["p50_ns"] > 1.1 * low) & (1.1 * latency["p50_ns"] < latency["p90_ns"])
+    axes.scatter(latency["p50_ns"][inside], y[inside], marker="|", s=90, color=style.PAPER, linewidth=2, zorder=3)
     axes.scatter(np.maximum(latency["p99_ns"], 1), y, marker="|", s=110, color=colours, linewidth=2, zorder=3)
     axes.scatter(np.maximum(latency["max_ns"], 1), y, marker="o", s=16, color=colours, zorder=3)
     axes.set_yticks(y, [f"{row.op} {row.path}".replace("_", " ") + (" *" if is_assumed(run, row.op, row.path) else "")

@@ -113,7 +113,8 @@ def sentence(run: RunFrames) -> str:
     text = (f"Of the {format_size(total * PAGE_SIZE)} shown, {parts} at the last sample"
             + (f", {rest:.1f} % not managed" if rest >= 0.05 else "")
             + f"; {int((kind == FREE).sum())} of {len(last)} rows were wholly free and "
-              f"{int((last[:, MAP_CONTENTS.index('slab')] > 0).sum())} held slab pages.")
+              f"{int((last[:, MAP_CONTENTS.index('slab')] > 0).sum())} held slab pages."
+              " Pages in use since before the trace count as what their pageblock is for.")
     if found.left_out_pages:
         text += f" {format_size(found.left_out_pages * PAGE_SIZE)} of addresses with no managed page are left out."
     return text
