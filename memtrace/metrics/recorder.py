@@ -17,8 +17,9 @@ from ..mm.paths import PATHS
 from ..mm.stats import CACHE_FIELDS, MIGRATETYPES, PAGEBLOCK_MAP_FIELDS, PCP_FIELDS, SLUB_STATS, ZONE_FIELDS
 from ..trace.requests import RQ_BULK_ALLOC, RQ_CACHE_ALLOC, RQ_KMALLOC, RQ_PAGE_ALLOC
 from ..units import PAGE_SIZE
+from .arrays import named
 from .fragmentation import indexes
-from .tables import TableWriters, named
+from .tables import TableWriters
 
 BUFFER_BYTES = 16 << 20
 NR_ORDERS = MAX_ORDER + 1
@@ -75,9 +76,9 @@ class Samples:
 
     def room(self, rows: int) -> np.ndarray:
         """The free part of the buffer, with room for ``rows`` rows at least."""
-        need = (self.used + rows) * self.width
-        if need > len(self.buffer):
-            bigger = np.empty(max(need, BUFFER_BYTES // 8), np.int64)
+        if (self.used + rows) * self.width > len(self.buffer):
+            # Room for one more sample than makes it full, so that it seldom grows.
+            bigger = np.empty(BUFFER_BYTES // 8 + 2 * rows * self.width, np.int64)
             bigger[: self.used * self.width] = self.buffer[: self.used * self.width]
             self.buffer = bigger
         return self.buffer[self.used * self.width :]

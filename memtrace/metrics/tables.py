@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .arrays import integers, lists, named, strings
 from .schema import BY_NAME, TABLES, arrow_schema
 
 ZSTD_LEVEL = 1
@@ -48,7 +49,7 @@ class TableWriters:
         table
             Name of a table of the schema.
         columns
-            Each of its columns: an array or list of equal length, or an arrow array (see ``named``).
+            Each of its columns: an array or list of equal length, or an arrow array.
         """
         schema = arrow_schema(BY_NAME[table])
         arrays = [_arrow(columns[field.name], field.type) for field in schema]
@@ -70,20 +71,15 @@ class TableWriters:
         self.close()
 
 
-def named(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
-    """A column of names from codes into ``names``; null where the code is negative."""
-    mask = codes < 0
-    return pa.DictionaryArray.from_arrays(
-        pa.array(np.where(mask, 0, codes).astype(np.int32), mask=mask if mask.any() else None),
-        pa.array(names, pa.string()))
-
-
 def _arrow(column: Any, kind: pa.DataType) -> pa.Array:
     if isinstance(column, pa.Array):
         return column
     if pa.types.is_dictionary(kind):
-        return pa.array(column, pa.string()).dictionary_encode()
-    if isinstance(column, np.ndarray) and pa.types.is_integer(kind):
-        # Columns of a row-major buffer are strided; arrow wants them whole.
-        return pa.array(np.ascontiguousarray(column, kind.to_pandas_dtype()))
-    return pa.array(column, kind)
+        names = list(dict.fromkeys(column))
+        code = {name: i for i, name in enumerate(names)}
+        return named(np.array([code[name] for name in column], np.int64), names)
+    if pa.types.is_string(kind):
+        return strings(column)
+    if pa.types.is_list(kind):
+        return lists(column)
+    return integers(np.asarray(column), kind)

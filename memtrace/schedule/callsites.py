@@ -114,15 +114,14 @@ class CallSiteTable:
                   slow: cython.bint) -> cython.void:
         """Enter one allocation."""
         at: cython.longlong = number * cython.cast(cython.longlong, NR_SUMS)
-        sums: cython.longlong[:] = self.sums
-        sums[at + ALLOCS] += 1
-        sums[at + REQUESTED] += bytes_req
-        sums[at + ALLOCATED] += bytes_alloc
-        sums[at + LIVE] += bytes_alloc
-        if sums[at + LIVE] > sums[at + PEAK]:
-            sums[at + PEAK] = sums[at + LIVE]
+        self.sums[at + ALLOCS] += 1
+        self.sums[at + REQUESTED] += bytes_req
+        self.sums[at + ALLOCATED] += bytes_alloc
+        self.sums[at + LIVE] += bytes_alloc
+        if self.sums[at + LIVE] > self.sums[at + PEAK]:
+            self.sums[at + PEAK] = self.sums[at + LIVE]
         if slow:
-            sums[at + SLOWPATH] += 1
+            self.sums[at + SLOWPATH] += 1
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -130,13 +129,12 @@ class CallSiteTable:
               slow: cython.bint) -> cython.void:
         """Enter the free of an object that this pair allocated; ``elsewhere`` when on another CPU."""
         at: cython.longlong = number * cython.cast(cython.longlong, NR_SUMS)
-        sums: cython.longlong[:] = self.sums
-        sums[at + FREES] += 1
-        sums[at + LIVE] -= bytes_alloc
+        self.sums[at + FREES] += 1
+        self.sums[at + LIVE] -= bytes_alloc
         if elsewhere:
-            sums[at + PINGPONG] += 1
+            self.sums[at + PINGPONG] += 1
         if slow:
-            sums[at + SLOWPATH] += 1
+            self.sums[at + SLOWPATH] += 1
 
     @cython.ccall
     def waited(self, number: cython.int, wait_ns: cython.longlong) -> cython.void:

@@ -42,10 +42,8 @@ PAGE_SIZE = 4096
 NR_OPS = 11
 MAX_TRACE_ORDER = 20  # orders that no kernel serves still are requests, which fail
 NONE = -1
+MAX_HANDLE = 1 << 30
 
-OBJECT_OPS = (RQ_KMALLOC, RQ_KFREE, RQ_CACHE_ALLOC, RQ_CACHE_FREE, RQ_BULK_ALLOC, RQ_BULK_FREE)
-PAGE_OPS = (RQ_PAGE_ALLOC, RQ_PAGE_FREE)
-CACHE_OPS = (RQ_CACHE_ALLOC, RQ_BULK_ALLOC)
 CAUSES = (
     ("object_compared", "objects allocated whose recorded address is known"),
     ("object_at_recorded_address", "of these, objects that the model put where the kernel did"),
@@ -190,18 +188,18 @@ class Dispatcher(Decider):
             When a request is not well-formed: compiled code does not look twice.
         """
         Decider.load(self, requests)
-        op = requests.op
         if len(requests):
-            _expect(requests, "operation", op, 0, NR_OPS - 1)
+            _expect(requests, "operation", requests.op, 0, NR_OPS - 1)
             _expect(requests, "CPU", requests.cpu, 0, self.machine.nr_cpus - 1)
             _expect(requests, "node", requests.node, -1, self.machine.nr_nodes - 1)
-            _expect(requests, "handle", requests.handle, -1, 2**30)
-            _expect(requests, "order", np.where(np.isin(op, PAGE_OPS), requests.size, 0), 0, MAX_TRACE_ORDER)
+            _expect(requests, "handle", requests.handle, -1, MAX_HANDLE)
             _expect(requests, "page offset", requests.offset, 0, 1 << MAX_TRACE_ORDER)
-            _expect(requests, "trace cache", np.where(np.isin(op, CACHE_OPS), requests.cache, 0), 0,
-                    max(0, self.nr_mapped - 1))
-            self.make_handles(int(np.max(requests.handle, where=np.isin(op, OBJECT_OPS), initial=-1)) + 1,
-                              int(np.max(requests.handle, where=np.isin(op, PAGE_OPS), initial=-1)) + 1)
+            of_pages = _is_one_of(requests.op, RQ_PAGE_ALLOC, RQ_PAGE_FREE)
+            named = _is_one_of(requests.op, RQ_CACHE_ALLOC, RQ_BULK_ALLOC)
+            _expect(requests, "order", np.where(of_pages, requests.size, 0), 0, MAX_TRACE_ORDER)
+            _expect(requests, "trace cache", np.where(named, requests.cache, 0), 0, max(0, self.nr_mapped - 1))
+            self.make_handles(int(np.max(requests.handle, where=~of_pages, initial=-1)) + 1,
+                              int(np.max(requests.handle, where=of_pages, initial=-1)) + 1)
         self.flags = requests.flags.data
         self.node = requests.node.data
         self.handle = requests.handle.data
@@ -494,6 +492,13 @@ class Dispatcher(Decider):
             "free_of_nothing": self.frees_of_nothing,
             "bulk_free_without_end": self.open_bulk,
         }
+
+
+def _is_one_of(op: np.ndarray, *codes: int) -> np.ndarray:
+    """Where a request is one of these operations; several times as quick as numpy's isin."""
+    table = np.zeros(256, bool)
+    table[list(codes)] = True
+    return table[op]
 
 
 def _expect(requests: Requests, what: str, values: np.ndarray, low: int, high: int) -> None:

@@ -73,13 +73,13 @@ class LatencyTable:
         if slot < 0:
             slot = self.new_histogram(path, cpu, cache)
         base: cython.longlong = slot * cython.cast(cython.longlong, STRIDE)
-        words: cython.longlong[:] = self.words
-        words[base] += 1
-        words[base + 1] += ns
-        if ns < words[base + 2]:
-            words[base + 2] = ns
-        if ns > words[base + 3]:
-            words[base + 3] = ns
+        # Not through a local variable: taking a reference to a memoryview costs an atomic operation.
+        self.words[base] += 1
+        self.words[base + 1] += ns
+        if ns < self.words[base + 2]:
+            self.words[base + 2] = ns
+        if ns > self.words[base + 3]:
+            self.words[base + 3] = ns
         octave: cython.int = 0
         value: cython.longlong = ns
         while value >= 256:
@@ -91,7 +91,7 @@ class LatencyTable:
         bucket: cython.longlong = octave * 8 + value
         if bucket >= NR_BUCKETS:
             bucket = NR_BUCKETS - 1
-        words[base + SUMS + bucket] += 1
+        self.words[base + SUMS + bucket] += 1
 
     @cython.cfunc
     def new_histogram(self, path: cython.int, cpu: cython.int, cache: cython.int) -> cython.int:

@@ -53,14 +53,13 @@ class LockTable:
         if lock >= self.nr:
             self.grow(lock + 1)
         at: cython.int = lock * STRIDE
-        words: cython.longlong[:] = self.words
-        words[at + ACQUISITIONS] += 1
-        words[at + HOLD] += hold_ns
+        self.words[at + ACQUISITIONS] += 1
+        self.words[at + HOLD] += hold_ns
         if wait_ns > 0:
-            words[at + CONTENDED] += 1
-            words[at + WAIT] += wait_ns
-            if wait_ns > words[at + MAX_WAIT]:
-                words[at + MAX_WAIT] = wait_ns
+            self.words[at + CONTENDED] += 1
+            self.words[at + WAIT] += wait_ns
+            if wait_ns > self.words[at + MAX_WAIT]:
+                self.words[at + MAX_WAIT] = wait_ns
 
     @cython.cfunc
     def grow(self, wanted: cython.int) -> cython.void:
