@@ -35,17 +35,20 @@ class Itinerary:
         self.count = array("i", [0]) * MAX_STEPS
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def reset(self) -> cython.void:
         """Forget the last operation."""
         self.n = 0
         self.path = 0
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def step(self, cls: cython.int, count: cython.int) -> cython.void:
         """Add work done without a lock."""
         self.locked(-1, cls, count)
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def locked(self, lock: cython.int, cls: cython.int, count: cython.int) -> cython.void:
         """Add work done while ``lock`` is held."""
         i: cython.int = self.n

@@ -60,6 +60,7 @@ class Machine:
         return self.slab.kmalloc(size, gfp, node, cpu)
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def kfree(self, addr: cython.longlong, cpu: cython.int) -> cython.void:
         """Kernel: kfree()."""
         self.slab.kfree(addr, cpu)
@@ -75,6 +76,7 @@ class Machine:
         return self.slab.slab_alloc(s, gfp, node, cpu)
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def cache_free(self, addr: cython.longlong, cpu: cython.int) -> cython.void:
         """Kernel: kmem_cache_free()."""
         self.slab.kfree(addr, cpu)
@@ -86,6 +88,7 @@ class Machine:
         return self.slab.bulk_alloc_one(s, gfp, cpu)
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def bulk_free(self, addrs: cython.longlong[:], n: cython.int, cpu: cython.int) -> cython.void:
         """Kernel: kmem_cache_free_bulk(), kfree_bulk()."""
         self.slab.bulk_free(addrs, n, cpu)
@@ -123,6 +126,7 @@ class Machine:
         return pfn
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def page_free(self, pfn: cython.int, order: cython.int, cpu: cython.int) -> cython.void:
         """Kernel: __free_pages(): a block, or one aligned piece of one that was split."""
         self.pages.free_pages(pfn, order, cpu)
@@ -169,6 +173,7 @@ class Machine:
         return addr
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def adopt_slab(self, s: KmemCache, pfn: cython.int) -> cython.void:
         """Pages of an unknown owner turn out to be a full slab, which the dump counted but did not list."""
         if not self.is_unknown(pfn, 1 << s.order):

@@ -198,6 +198,7 @@ class PageAllocator(PcpLists):
         return NIL
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def wake_kswapd(self) -> cython.void:
         """
         Kernel: wakeup_kswapd() and the boost part of balance_pgdat() (MODEL 2.8.5, 10.1, 10.2).
@@ -231,6 +232,7 @@ class PageAllocator(PcpLists):
         return pfn
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def reserve_highatomic_pageblock(self, zone: Zone, pfn: cython.int) -> cython.void:
         """Kernel: reserve_highatomic_pageblock() (MODEL 2.6): at most 1 % of the zone and one block more."""
         block: cython.int = 1 << zone.pageblock_order
@@ -337,6 +339,7 @@ class PageAllocator(PcpLists):
         return pfn
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def free_pages(self, pfn: cython.int, order: cython.int, cpu: cython.int) -> cython.void:
         """Kernel: __free_pages(): give back a block of ``2**order`` pages."""
         zone: Zone = self.zones[self.zone_of(pfn)]
@@ -344,6 +347,7 @@ class PageAllocator(PcpLists):
         self.free_unref_page(zone, cpu, pfn, order)
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def split_page(self, pfn: cython.int, old_order: cython.int, order: cython.int) -> cython.void:
         """Kernel: split_page() (MODEL 2.13): an allocated block becomes blocks of ``2**order`` pages."""
         frames: Frames = self.frames

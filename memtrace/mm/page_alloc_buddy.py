@@ -116,6 +116,7 @@ class Buddy:
         return self.frames.kind[pfn] == PAGE_BUDDY and self.frames.order[pfn] == order
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def free_one_page(
         self, zone: Zone, pfn: cython.int, order: cython.int, mt: cython.int, to_tail: cython.bint
     ) -> cython.void:

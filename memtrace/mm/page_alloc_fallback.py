@@ -118,6 +118,7 @@ class Fallback(Buddy):
         return True
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def steal_suitable_fallback(
         self, zone: Zone, pfn: cython.int, order: cython.int, wanted: cython.int, alloc_flags: cython.int,
         whole: cython.bint,

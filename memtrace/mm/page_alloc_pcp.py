@@ -133,6 +133,7 @@ class PcpLists(Fallback):
         return pfn
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def free_unref_page(
         self, zone: Zone, cpu: cython.int, pfn: cython.int, order: cython.int
     ) -> cython.void:
@@ -191,6 +192,7 @@ class PcpLists(Fallback):
         return max(pcp.batch, min(want, most))
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def free_pcppages_bulk(
         self, zone: Zone, pcp: PerCpuPages, count: cython.int, pindex: cython.int
     ) -> cython.void:
@@ -224,6 +226,7 @@ class PcpLists(Fallback):
         self.it.locked(zone.index, COST_PCP_DRAIN, moved)
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def drain_pages_zone(self, zone: Zone, cpu: cython.int) -> cython.void:
         """Kernel: drain_pages_zone(): all of a CPU's pages of a zone, in steps of batch << 5 (MODEL 3.6)."""
         pcp: PerCpuPages = zone.pcp[cpu]
@@ -231,6 +234,7 @@ class PcpLists(Fallback):
             self.free_pcppages_bulk(zone, pcp, min(pcp.count, pcp.batch << PCP_BATCH_SCALE_MAX), 0)
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def drain_all_pages(self) -> cython.void:
         """Kernel: drain_all_pages(): every CPU's lists of every zone."""
         zone: Zone

@@ -166,6 +166,7 @@ class SlabAllocator:
         raise NotImplementedError
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def slab_free(self, slab: cython.int, addr: cython.longlong, cpu: cython.int) -> cython.void:
         """Free one object that lies in a slab."""
         raise NotImplementedError
@@ -176,6 +177,7 @@ class SlabAllocator:
         raise NotImplementedError
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def bulk_free(self, addrs: cython.longlong[:], n: cython.int, cpu: cython.int) -> cython.void:
         """Kernel: kmem_cache_free_bulk(): free ``addrs[:n]``."""
         raise NotImplementedError
@@ -191,6 +193,7 @@ class SlabAllocator:
         raise NotImplementedError
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def reveal_slab(self, s: KmemCache, pfn: cython.int, order: cython.int, node: cython.int) -> cython.void:
         """Register a full slab that the starting state counted but could not place."""
         raise NotImplementedError
@@ -333,6 +336,7 @@ class SlabAllocator:
         return cython.cast(cython.longlong, pfn) << PAGE_SHIFT
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def kfree(self, addr: cython.longlong, cpu: cython.int) -> cython.void:
         """Kernel: kfree(), and kmem_cache_free(): NULL and ZERO_SIZE_PTR are no-ops."""
         pfn: cython.int = cython.cast(cython.int, addr >> PAGE_SHIFT)
@@ -354,6 +358,7 @@ class SlabAllocator:
         self.it.step(COST_LARGE_KMALLOC, 1)
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def account_slab_pages(self, pfn: cython.int, pages: cython.int) -> cython.void:
         """Keep the zone's count of slab pages (NR_SLAB_*)."""
         zone: Zone = self.pages.zones[self.pages.zone_of(pfn)]
