@@ -103,7 +103,7 @@ def slabinfo(run: RunFrames, t_ns: int) -> str:
     """/proc/slabinfo at the sample of time ``t_ns``: newest cache first, as the kernel's list runs."""
     rows = run.sample("caches", t_ns)
     lines = [
-        slabinfo_line(str(row.cache), row.active_objs, row.num_objs, row.size, row.objperslab, row.pagesperslab,
+        slabinfo_line(_word(row.cache), row.active_objs, row.num_objs, row.size, row.objperslab, row.pagesperslab,
                       (0, 0, 0), (row.num_slabs, row.num_slabs, 0))
         for row in rows.iloc[::-1].itertuples()
     ]
@@ -191,6 +191,11 @@ def render(run: RunFrames, name: str, at_ns: int | None) -> tuple[int, str]:
                            "the first sample. Replay with a shorter --sample to see earlier times.")
     t_ns = int(times[-1] if at_ns is None else times[times <= at_ns][-1])
     return t_ns, FILES[name](run, t_ns)
+
+
+def _word(name: str) -> str:
+    """A cache name that cannot be taken for anything but one field of one line, whatever the trace holds."""
+    return "".join(char if char.isprintable() and not char.isspace() else "?" for char in name) or "?"
 
 
 def _in_order(column: pd.Series) -> list:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtrace.errors import MetricsError
+from memtrace.mm.paths import COSTS, PATHS
 from memtrace.report import page, style, tables
 from memtrace.report.frames import RunFrames, df_cache_bytes, df_locks
 from memtrace.report.headline import headline
@@ -232,7 +233,5 @@ def test_a_browser_shows_it_without_a_complaint(copy_of, tmp_path: Path, shape: 
 
 
 def test_every_path_has_its_costs() -> None:
-    from memtrace.mm.paths import COSTS, PATHS
-
     assert set(latency.PATH_COSTS) == set(PATHS)
     assert {name for names in latency.PATH_COSTS.values() for name in names} == set(COSTS)

@@ -115,6 +115,10 @@ def sentence(run: RunFrames) -> str:
             + f"; {int((kind == FREE).sum())} of {len(last)} rows were wholly free and "
               f"{int((last[:, MAP_CONTENTS.index('slab')] > 0).sum())} held slab pages."
               " Pages in use since before the trace count as what their pageblock is for.")
+    unmanaged = round(float(last.sum())) - int(run.last("zones")["managed"].sum())
+    if unmanaged > 0:
+        text += (f" {format_size(unmanaged * PAGE_SIZE)} of them are not managed by the page allocator; the starting "
+                 "state does not tell which.")
     if found.left_out_pages:
         text += f" {format_size(found.left_out_pages * PAGE_SIZE)} of addresses with no managed page are left out."
     return text
