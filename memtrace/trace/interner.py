@@ -25,7 +25,7 @@ class Interner:
     """
     Bytes of a buffer to codes of a `Vocab`: an open-addressing table over the bytes themselves.
 
-    ``buf`` is the buffer that `find` and `code` are given positions in; whoever changes the buffer sets it.
+    ``buf`` is the buffer that `code` is given positions in; whoever changes the buffer sets it.
 
     Parameters
     ----------
@@ -87,20 +87,30 @@ class Interner:
             entry: cython.int = self.table[at]
             if self.hashes[entry] == self.last_hash and self.lengths[entry] == length:
                 base: cython.Py_ssize_t = self.starts[entry]
-                i = 0
-                while i < length and self.pool[base + i] == self.buf[start + i]:
-                    i += 1
-                if i == length:
+                if self.same(base, start, length):
                     return at
             at = (at + 1) & self.mask
         return at
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def find(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
-        """Code of buf[start:end], or -1 when it has not been seen."""
-        entry: cython.int = self.table[self.slot(start, end)]
-        return -1 if entry < 0 else self.codes[entry]
+    def same(self, base: cython.Py_ssize_t, start: cython.Py_ssize_t, length: cython.Py_ssize_t) -> cython.bint:
+        """Whether pool[base:] and buf[start:] agree in ``length`` bytes."""
+        i: cython.Py_ssize_t = 0
+        while i + 4 <= length:
+            if (
+                (self.pool[base + i] ^ self.buf[start + i])
+                | (self.pool[base + i + 1] ^ self.buf[start + i + 1])
+                | (self.pool[base + i + 2] ^ self.buf[start + i + 2])
+                | (self.pool[base + i + 3] ^ self.buf[start + i + 3])
+            ):
+                return False
+            i += 4
+        while i < length:
+            if self.pool[base + i] != self.buf[start + i]:
+                return False
+            i += 1
+        return True
 
     @cython.ccall
     def code(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
@@ -111,12 +121,6 @@ class Interner:
             return self.codes[entry]
         text = bytes(self.buf[start:end]).decode("utf-8", "replace")
         return self.add(start, end, at, self.vocab.code(self.rename.get(text, text)))
-
-    def learn(self, text: str, code: int) -> None:
-        """Gives a string a code of the caller's choice (keys of a fixed list)."""
-        raw = text.encode()
-        self.buf = bytearray(raw)
-        self.add(0, len(raw), self.slot(0, len(raw)), code)
 
     @cython.cfunc
     def add(
@@ -168,11 +172,18 @@ class Numbers:
     buf: cython.uchar[::1]
     value: cython.ulonglong
     negative: cython.bint
+    hex_digits: cython.uchar[::1]
+    """Value of each byte as a hexadecimal digit, 16 where it is none: a table, since digits and letters
+    alternate at random and branches on them are guessed wrong."""
 
     def __init__(self) -> None:
         self.buf = bytearray(1)
         self.value = 0
         self.negative = False
+        digits = bytearray([16] * 256)
+        for i in range(16):
+            digits[ord(f"{i:x}")] = digits[ord(f"{i:X}")] = i
+        self.hex_digits = digits
 
     @cython.ccall
     @cython.exceptval(check=False)
@@ -216,18 +227,16 @@ class Numbers:
             start += 2
         if start == end or end - start > 16:
             return False
-        digit: cython.int
+        value: cython.ulonglong = 0
+        digit: cython.ulonglong
+        seen: cython.ulonglong = 0
         i: cython.Py_ssize_t
         for i in range(start, end):
-            digit = self.buf[i]
-            if 48 <= digit <= 57:
-                digit -= 48
-            elif 97 <= (digit | 32) <= 102:
-                digit = (digit | 32) - 87
-            else:
-                return False
-            self.value = self.value * 16 + digit
-        return True
+            digit = self.hex_digits[self.buf[i]]
+            seen |= digit
+            value = value << 4 | digit
+        self.value = value
+        return seen < 16
 
 
 @cython.cclass

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .causes import ZERO_SIZE_PTR
 from .census import take_census
 from .requests import Census
 from .schema import (
@@ -137,7 +138,7 @@ class _Scan:
 
     def _add_pointers(self, chunk: EventChunk) -> None:
         objects = (chunk.event == EV_KMALLOC) | (chunk.event == EV_CACHE_ALLOC)
-        pointers = chunk.ptr[objects & (chunk.ptr > 16)]
+        pointers = chunk.ptr[objects & (chunk.ptr != 0) & (chunk.ptr != ZERO_SIZE_PTR)]
         if len(pointers):
             self.pointers += len(pointers)
             self.high_pointers += int(np.count_nonzero(pointers >= _32_BITS))

@@ -52,6 +52,8 @@ KEY_ORDER = 7
 KEY_MIGRATETYPE = 8
 KEY_PFN = 9
 KEY_PAGE = 10
+KEY_SLOTS = 64
+KEY_MULTIPLIER = 2
 
 # Without these an event cannot be used. ``page`` stands in for ``pfn``.
 NEEDED = {
@@ -130,7 +132,11 @@ class TextTokenizer(LinePrefix):
     gfps: Interner
     ctxs: Interner
     tasks: Interner
-    keys: Interner
+    key_text: cython.uchar[::1]
+    """KEYS behind one another, each followed by ``=``."""
+    key_start: cython.int[::1]
+    key_slots: cython.int[::1]
+    """A key's code, or -1, by `key_slot`."""
     numbers: Numbers
     kinds: cython.uchar[::1]
     needs: cython.int[::1]
@@ -160,9 +166,12 @@ class TextTokenizer(LinePrefix):
         self.gfps = Interner(vocab.gfp)
         self.ctxs = Interner(vocab.ctx)
         self.tasks = Interner(Vocab())
-        self.keys = Interner(Vocab())
-        for code, key in enumerate(KEYS):
-            self.keys.learn(key, code)
+        self.key_text = bytearray("=".join((*KEYS, "")).encode())
+        self.key_start = np.cumsum([0, *(len(key) + 1 for key in KEYS)], dtype=np.int32)
+        self.key_slots = np.full(KEY_SLOTS, -1, np.int32)
+        for code in range(len(KEYS)):
+            self.buf = self.key_text
+            self.key_slots[self.key_slot(self.key_start[code], self.key_start[code + 1] - 1)] = code
         self.numbers = Numbers()
         self.kinds = np.full(MAX_EVENT_NAMES, 255, np.uint8)
         self.needs = np.zeros(256, np.int32)
@@ -203,17 +212,22 @@ class TextTokenizer(LinePrefix):
         Where to go on: behind the last line read.
         """
         self.buf = buf
-        for interner in (self.events, self.sites, self.names, self.gfps, self.ctxs, self.tasks, self.keys):
+        for interner in (self.events, self.sites, self.names, self.gfps, self.ctxs, self.tasks):
             cython.cast(Interner, interner).buf = self.buf
         self.numbers.buf = self.buf
+        newlines: cython.longlong[::1] = np.flatnonzero(np.frombuffer(buf, np.uint8)[start:end] == 10)
+        n_newlines: cython.Py_ssize_t = len(newlines)
+        i: cython.Py_ssize_t = 0
         pos: cython.Py_ssize_t = start
         eol: cython.Py_ssize_t
         while pos < end and self.rows.n < self.rows.capacity:
-            eol = buf.find(b"\n", pos, end)
-            if eol < 0:
-                if not final:
-                    break
+            if i < n_newlines:
+                eol = start + newlines[i]
+            elif final:
                 eol = end
+            else:
+                break
+            i += 1
             self.line += 1
             self.parse_line(pos, eol)
             pos = eol + 1
@@ -321,7 +335,7 @@ class TextTokenizer(LinePrefix):
                 at += 1
             if at == end or self.buf[at] == 32:
                 continue
-            key: cython.int = self.keys.find(start, at)
+            key: cython.int = self.key_code(start, at)
             at += 1
             start = at
             while at < end and self.buf[at] == 32:
@@ -339,6 +353,32 @@ class TextTokenizer(LinePrefix):
                 if result != GOOD:
                     bad = result
         return bad
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def key_slot(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
+        """A hash of a key of three bytes or more, different for all of KEYS (a test checks that)."""
+        return (self.buf[start] + KEY_MULTIPLIER * self.buf[start + 2] + cython.cast(cython.int, end - start)) & (
+            KEY_SLOTS - 1
+        )
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def key_code(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
+        """Index into KEYS of buf[start:end], or -1."""
+        if end - start < 3:
+            return -1
+        code: cython.int = self.key_slots[self.key_slot(start, end)]
+        if code < 0:
+            return -1
+        base: cython.Py_ssize_t = self.key_start[code]
+        if self.key_start[code + 1] - 1 - base != end - start:
+            return -1
+        i: cython.Py_ssize_t
+        for i in range(end - start):
+            if self.key_text[base + i] != self.buf[start + i]:
+                return -1
+        return code
 
     @cython.cfunc
     @cython.exceptval(check=False)

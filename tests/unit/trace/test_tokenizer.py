@@ -11,7 +11,7 @@ import pytest
 from memtrace.errors import TraceError
 from memtrace.trace.interner import Interner, Numbers, Rows
 from memtrace.trace.schema import EVENT_ALIASES, EVENT_CODES, NO_NODE, TraceVocab, Vocab
-from memtrace.trace.tokenizer import CAUSES, NEEDED, PLAIN, TextTokenizer
+from memtrace.trace.tokenizer import CAUSES, KEYS, NEEDED, PLAIN, TextTokenizer
 
 Row = dict[str, Any]
 
@@ -294,6 +294,11 @@ def test_first_lines_of_causes_are_kept() -> None:
 
 
 # --------------------------------------------------------------------------- the parts
+
+
+def test_every_key_has_a_slot_of_its_own() -> None:
+    tokenizer = TextTokenizer(Rows(1), TraceVocab(), "")
+    assert sorted(code for code in tokenizer.key_slots if code >= 0) == list(range(len(KEYS)))
 
 
 def test_interner_agrees_with_a_dictionary_through_growth() -> None:
