@@ -5,6 +5,7 @@ from __future__ import annotations
 import cython
 
 from memtrace.mm.constants import (
+    MAX_ORDER,
     MIGRATE_MOVABLE,
     MIGRATE_RECLAIMABLE,
     MIGRATE_TYPES,
@@ -213,7 +214,14 @@ class VmStat:
         buf[at + 1] = start
         buf[at + 2] = end - start
         while pfn < end:
-            kind: cython.int = frames.kind[pfn]
+            head: cython.int = pfn
+            if pfn == start:
+                # A block larger than a pageblock may have begun in the run before.
+                for i in range(1, MAX_ORDER + 1):
+                    first: cython.int = start & ~((1 << i) - 1)
+                    if first >= zone.start_pfn and frames.kind[first] != PAGE_TAIL and frames.order[first] >= i:
+                        head = first
+            kind: cython.int = frames.kind[head]
             size: cython.int = 1
             column: cython.int = 0
             if frames.slab[pfn] != NIL:
@@ -222,13 +230,13 @@ class VmStat:
                 if frames.mt[pfn] == UNKNOWN_OWNER:
                     column = self.column_of(zone.get_pageblock_migratetype(pfn))
             else:
-                size = min(1 << frames.order[pfn], end - pfn)
+                size = min(head + (1 << frames.order[head]), end) - pfn
                 if kind == PAGE_BUDDY:
                     column = 3
                 elif kind == PAGE_PCP:
                     column = 4
                 elif kind == PAGE_USED:
-                    column = self.column_of(frames.mt[pfn])
+                    column = self.column_of(frames.mt[head])
             if column:
                 buf[at + column] += size
             pfn += size
