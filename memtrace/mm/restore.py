@@ -112,6 +112,10 @@ def forget_owners(machine: Machine, zone: Zone) -> cython.void:
             if frames.slab[pfn] == NIL:
                 frames.mt[pfn] = UNKNOWN_OWNER
             pfn += 1
+    for start, end in machine.config.holes:
+        for pfn in range(max(start, zone.start_pfn), min(end, zone.end_pfn)):
+            if frames.kind[pfn] == PAGE_TAIL:
+                frames.mt[pfn] = 0
 
 
 def restore_slub_cache(machine: Machine, known: DumpedCache) -> None:
@@ -143,11 +147,7 @@ def restore_slub_cache(machine: Machine, known: DumpedCache) -> None:
         for slab in state.partial:
             add_partial(slub, s, restore_slab(machine, s, slab, []))
     for node, state in known.nodes.items():
-        missing = state.nr_slabs - s.nr_slabs[node]
-        s.hidden[node] = missing
-        s.nr_slabs[node] = state.nr_slabs
-        s.total_objects[node] = state.total_objects
-        s.live += missing * s.objects
+        slub.hide_slabs(s, node, state.nr_slabs - s.nr_slabs[node])
 
 
 def restore_slab(machine: Machine, s: SlubCache, known: ExactSlab, cpu_freelist: list[int]) -> int:

@@ -219,10 +219,7 @@ def _place_cache(
     missing = total - placed
     missing -= _synthetic_partials(machine, s, known, missing)
     for node, share in enumerate(_shares(known.slabs_node, missing, machine.nr_nodes)):
-        s.hidden[node] += share
-        s.nr_slabs[node] += share
-        s.total_objects[node] += share * s.objects
-        s.live += share * s.objects
+        machine.slab.hide_slabs(s, node, share)
 
 
 def _deal(

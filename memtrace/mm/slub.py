@@ -587,10 +587,30 @@ class Slub(SlabAllocator):
             cache.hidden[node] -= 1
             cache.nr_slabs[node] -= 1
             cache.total_objects[node] -= self.sl_objects[slab]
-            self.account_slab_pages(pfn, -(1 << order))
+            self.account_hidden(node, -(1 << order))
         else:
             # More slabs than the starting state counted: all of them hold only live objects.
             cache.live += self.sl_objects[slab]
+
+    @cython.ccall
+    def hide_slabs(self, s: KmemCache, node: cython.int, slabs: cython.int) -> cython.void:
+        """Count full slabs whose place is not known."""
+        cache: SlubCache = s
+        cache.hidden[node] += slabs
+        cache.nr_slabs[node] += slabs
+        cache.total_objects[node] += slabs * s.objects
+        cache.live += slabs * s.objects
+        self.account_hidden(node, slabs << s.order)
+
+    @cython.cfunc
+    def account_hidden(self, node: cython.int, pages: cython.int) -> cython.int:
+        """Pages of slabs without a place count in the highest zone of their node that slabs may use."""
+        zone: Zone
+        for zone in self.pages.local_zonelists[node]:
+            if zone.zone_idx <= self.pages.gfp_zone[0]:
+                zone.slab_pages += pages
+                return 0
+        return 0
 
     @cython.ccall
     def is_live(self, addr: cython.longlong) -> cython.bint:

@@ -128,9 +128,9 @@ class VmStat:
             buf[at] = zone.free_pages
             buf[at + 1] = parked
             buf[at + 2] = zone.slab_pages
-            buf[at + 3] = zone.watermark_min
-            buf[at + 4] = zone.watermark_low
-            buf[at + 5] = zone.watermark_high
+            buf[at + 3] = zone.watermark_min + zone.boost
+            buf[at + 4] = zone.watermark_low + zone.boost
+            buf[at + 5] = zone.watermark_high + zone.boost
             buf[at + 6] = zone.present
             buf[at + 7] = zone.managed
             buf[at + 8] = zone.spanned

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 CAUSES: dict[str, str] = {
+    "cache_inferred": "allocations whose event names no cache; it was inferred from frees and pages",
+    "cache_unknown": "allocations whose cache nothing in the trace names; kept apart as unknown:<call site>:<size>",
+    "unknown_event": "rows of events that memtrace does not know; kept and ignored",
+    "lost_events": "events lost while recording",
+    "time_backwards": "rows whose time lies before the row above; set to that row's",
     "object_compared": "objects whose recorded address is known",
     "object_at_recorded_address": "of these, objects that the model put at the recorded address",
     "page_compared": "page blocks whose recorded pfn is known",
