@@ -16,7 +16,7 @@ def integers(values: np.ndarray, kind: pa.DataType) -> pa.Array:
 
 def strings(values: Iterable[str]) -> pa.Array:
     """A text column."""
-    encoded = [value.encode("utf-8", "surrogateescape") for value in values]
+    encoded = [value.encode("utf-8", "backslashreplace") for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
     return pa.Array.from_buffers(pa.string(), len(encoded), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))])
 

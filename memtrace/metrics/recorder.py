@@ -316,4 +316,5 @@ class Recorder:
 
 
 def _as_text(arguments: Mapping[str, int]) -> str:
-    return " ".join(f"{name}={value}" for name, value in arguments.items() if name not in ("zone", "pfn"))
+    # A truth value is an int in compiled code and a bool in interpreted code.
+    return " ".join(f"{name}={int(value)}" for name, value in arguments.items() if name not in ("zone", "pfn"))

@@ -1,0 +1,67 @@
+"""Names and types of the tables are a promise to other people's scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from memtrace.metrics.schema import TABLES, arrow_schema, markdown
+from memtrace.mm.stats import CACHE_FIELDS, PAGEBLOCK_MAP_FIELDS, PCP_FIELDS, SLUB_STATS, ZONE_FIELDS
+
+PINNED = {
+    "caches": "t_ns:int64 cache:name object_size:int64 size:int64 objperslab:int64 pagesperslab:int64 "
+              "active_objs:int64 num_objs:int64 num_slabs:int64 nr_partial:int64 cpu_slabs:int64 bytes_requested:int64 "
+              "bytes_allocated:int64",
+    "cpu_caches": "t_ns:int64 cpu:int16 cache:name " + " ".join(f"{name}:int64" for name in SLUB_STATS),
+    "buddy": "t_ns:int64 node:int16 zone:name order:int16 migratetype:name nr_free:int64",
+    "zones": "t_ns:int64 node:int16 zone:name free_pages:int64 pcp_pages:int64 slab_pages:int64 min:int64 low:int64 "
+             "high:int64 present:int64 managed:int64 spanned:int64 start_pfn:int64 boost:int64",
+    "fragmentation": "t_ns:int64 node:int16 zone:name order:int16 unusable_index:int64 fragmentation_index:int64",
+    "pcp": "t_ns:int64 node:int16 zone:name cpu:int16 count:int64 high:int64 batch:int64 refills:int64 drains:int64 "
+           "hits:int64 misses:int64",
+    "pageblock_map": "t_ns:int64 node:int16 zone:name start_pfn:int64 pages:int64 free:int64 pcp:int64 slab:int64 "
+                     "movable:int64 unmovable:int64 reclaimable:int64",
+    "pageblock_types": "t_ns:int64 node:int16 zone:name migratetype:name nr_blocks:int64",
+    "latency": "op:name path:name cpu:int16 cache:name count:int64 sum_ns:int64 min_ns:int64 max_ns:int64 p50_ns:int64 "
+               "p90_ns:int64 p99_ns:int64 p999_ns:int64 bucket_ns:list<int64> bucket_count:list<int64>",
+    "locks": "lock:name acquisitions:int64 contended:int64 wait_ns:int64 hold_ns:int64 max_wait_ns:int64",
+    "callsites": "call_site:name cache:name allocs:int64 frees:int64 bytes_requested:int64 bytes_allocated:int64 "
+                 "live_bytes:int64 peak_bytes:int64 pingpong:int64 slowpath:int64 wait_ns:int64",
+    "failures": "t_ns:int64 cpu:int16 event:name order:int16 gfp_flags:name reason:name row:int64 bytes_req:int64 "
+                "cache:name",
+    "events": "t_ns:int64 cpu:int16 kind:name row:int64 node:int16 zone:name pfn:int64 arguments:string",
+    "markers": "t_ns:int64 row:int64 text:string",
+}
+
+
+def test_names_and_types() -> None:
+    assert {table.name: " ".join(f"{c.name}:{c.type}" for c in table.columns) for table in TABLES} == PINNED
+
+
+def test_the_model_samples_what_the_schema_lists() -> None:
+    columns = {table.name: table.names for table in TABLES}
+    assert columns["caches"][2:-2] == CACHE_FIELDS
+    assert columns["cpu_caches"][3:] == SLUB_STATS
+    assert columns["zones"][3:] == ZONE_FIELDS
+    assert columns["pcp"][3:] == PCP_FIELDS[1:]
+    assert columns["pageblock_map"][3:] == PAGEBLOCK_MAP_FIELDS[1:]
+
+
+def test_arrow_types() -> None:
+    schema = {table.name: arrow_schema(table) for table in TABLES}
+    assert schema["caches"].field("cache").type == pa.dictionary(pa.int32(), pa.string())
+    assert schema["caches"].field("t_ns").type == pa.int64()
+    assert schema["latency"].field("bucket_ns").type == pa.list_(pa.int64())
+
+
+def test_every_column_says_what_it_means() -> None:
+    for table in TABLES:
+        for column in table.columns:
+            assert column.meaning, f"{table.name}.{column.name}"
+            assert column.unit or not column.name.endswith(("_ns", "_bytes", "_pages")), f"{table.name}.{column.name}"
+
+
+def test_the_page_is_up_to_date(root: Path) -> None:
+    assert (root / "docs" / "metrics.md").read_text(encoding="utf-8") == markdown(), \
+        "run `python -m memtrace.metrics.schema > docs/metrics.md`"
