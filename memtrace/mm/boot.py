@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from math import isqrt
 
 from memtrace.config import KernelConfig, MachineConfig, PcpParams, VmParams, ZoneConfig
+from memtrace.errors import ConfigError
 from memtrace.mm.constants import MAX_ORDER, MIGRATE_TYPES, NR_ORDERS, NR_PCP_LISTS
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone, nr_lists
 from memtrace.mm.page_alloc import PageAllocator
+from memtrace.mm.slab_common import SlabAllocator
 from memtrace.mm.slub import Slub
 
 _MAX_NUMNODES = 1024
 
 
-def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0) -> Machine:
+def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator: str = "slub") -> Machine:
     """
     A machine with empty zones: no page is free yet and no cache exists.
 
@@ -51,13 +53,21 @@ def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0) -> Machine
     pages.watermark_boost_factor = kernel.vm.watermark_boost_factor
     set_watermarks(zones, config, kernel.vm)
     set_pcp(zones, config, kernel.pcp)
-    slab = Slub(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed)
-    return Machine(pages, slab, config)
+    return Machine(pages, make_allocator(allocator, pages, config, kernel, seed), config)
 
 
-def boot(config: MachineConfig, kernel: KernelConfig, seed: int = 0) -> Machine:
+def make_allocator(
+    name: str, pages: PageAllocator, config: MachineConfig, kernel: KernelConfig, seed: int
+) -> SlabAllocator:
+    """The one slab allocator of a machine."""
+    if name == "slub":
+        return Slub(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed)
+    raise ConfigError(f'allocator "{name}": not modelled; this version knows slub.')
+
+
+def boot(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator: str = "slub") -> Machine:
     """A machine as the page allocator first sees it: all managed memory free, kmalloc caches made."""
-    machine = build(config, kernel, seed)
+    machine = build(config, kernel, seed, allocator)
     for zone, zone_config in zip(machine.pages.zones, config.zones, strict=True):
         for start, end in free_ranges(zone_config, config.holes):
             hand_over(machine.pages, zone, start, end)

@@ -244,15 +244,14 @@ class Machine:
 
     def nr_locks(self) -> int:
         """Zone locks come first, then the allocator's own."""
-        return self.nr_zones + self.nr_caches * self.nr_nodes
+        return self.nr_zones + self.slab.nr_locks()
 
     def lock_name(self, lock: int) -> str:
         """``zone->lock N0 Normal`` or ``list_lock dentry N0``."""
         if lock < self.nr_zones:
             zone = self.pages.zones[lock]
             return f"zone->lock N{zone.node} {zone.name}"
-        cache, node = divmod(lock - self.nr_zones, self.nr_nodes)
-        return f"list_lock {self.slab.caches[cache].name} N{node}"
+        return self.slab.lock_name(lock - self.nr_zones)
 
     def zone_node(self, zone: int) -> int:
         return self.pages.zones[zone].node

@@ -15,7 +15,8 @@ from memtrace.errors import ConfigError
 from memtrace.mm.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES, NIL, OBJ_END, PAGE_PCP, PAGE_TAIL, UNKNOWN_OWNER
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
-from memtrace.mm.slub import Slub, SlubCache
+from memtrace.mm.slub import Slub
+from memtrace.mm.slub_slabs import SlubCache
 
 if TYPE_CHECKING:
     from memtrace.snapshot.exact_dump import ExactDump, ExactPcp, ExactSlab, ExactZone

@@ -31,7 +31,7 @@ from memtrace.mm.restore import add_partial, add_pcp_pages, forget_owners, place
 if TYPE_CHECKING:
     from memtrace.mm.machine import Machine
     from memtrace.mm.mmzone import Zone
-    from memtrace.mm.slub import SlubCache
+    from memtrace.mm.slub_slabs import SlubCache
     from memtrace.snapshot.proc import ProcSnapshot, ProcZone
     from memtrace.snapshot.slabinfo import ProcCache
 

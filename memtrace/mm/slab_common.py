@@ -100,6 +100,30 @@ class KmemCache:
         self.live = 0
 
 
+@cython.cclass
+class SlabStat:
+    """
+    Reads an allocator's counts into buffers, as ``vmstat.VmStat`` does.
+
+    ``names`` are the allocator's counters by CPU and cache, in the order ``cpu_caches`` gives them.
+    """
+
+    names: tuple
+
+    def __init__(self, names: tuple) -> None:
+        self.names = names
+
+    @cython.ccall
+    def caches(self, buf: cython.longlong[:]) -> cython.int:
+        """CACHE_FIELDS of every cache, by index; rows written."""
+        raise NotImplementedError
+
+    @cython.ccall
+    def cpu_caches(self, buf: cython.longlong[:]) -> cython.int:
+        """(cpu, cache, counters...) of every pair that was ever used; rows written."""
+        raise NotImplementedError
+
+
 def get_order(size: int) -> int:
     """Smallest order whose block holds ``size`` bytes. Kernel: get_order()."""
     return max(0, ((size - 1) >> PAGE_SHIFT).bit_length())
@@ -200,6 +224,22 @@ class SlabAllocator:
 
     def reset_statistics(self) -> None:
         """Zero every counter of every cache."""
+        raise NotImplementedError
+
+    def stat_reader(self) -> SlabStat:
+        """What samples are read with."""
+        raise NotImplementedError
+
+    def validate(self) -> None:
+        """Walk the whole state; raises ModelError at the first broken invariant."""
+        raise NotImplementedError
+
+    def nr_locks(self) -> int:
+        """Locks of the allocator itself; their numbers follow those of the zones."""
+        raise NotImplementedError
+
+    def lock_name(self, lock: int) -> str:
+        """Name of the allocator's lock ``lock``, counted from 0."""
         raise NotImplementedError
 
     # -- caches -----------------------------------------------------------------------------------

@@ -19,8 +19,7 @@ from memtrace.mm.constants import (
 )
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
-from memtrace.mm.slub import Slub, SlubCache
-from memtrace.mm.stats import NR_SLUB_STATS
+from memtrace.mm.slab_common import SlabStat
 
 
 @cython.cclass
@@ -33,70 +32,26 @@ class VmStat:
     """
 
     machine: Machine
+    slab: SlabStat
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.slab = machine.slab.stat_reader()
+
+    @property
+    def stat_names(self) -> tuple[str, ...]:
+        """Names of the counters that ``cpu_caches`` reads."""
+        return self.slab.names
 
     @cython.ccall
     def caches(self, buf: cython.longlong[:]) -> cython.int:
         """CACHE_FIELDS of every cache, by index. active_objs is what /proc/slabinfo prints (MODEL 4.6)."""
-        slub: Slub = self.machine.slab
-        s: SlubCache
-        at: cython.int = 0
-        node: cython.int
-        cpu: cython.int
-        for s in slub.caches:
-            slabs: cython.longlong = 0
-            total: cython.longlong = 0
-            idle: cython.longlong = 0
-            partial: cython.longlong = 0
-            held: cython.longlong = 0
-            for node in range(slub.nr_nodes):
-                slabs += s.nr_slabs[node]
-                total += s.total_objects[node]
-                idle += s.partial_free[node]
-                partial += s.nr_partial[node]
-            for cpu in range(slub.nr_cpus):
-                if s.c_slab[cpu] != NIL:
-                    held += 1
-                if s.c_partial[cpu] != NIL:
-                    held += slub.sl_slabs[s.c_partial[cpu]]
-            buf[at] = s.object_size
-            buf[at + 1] = s.size
-            buf[at + 2] = s.objects
-            buf[at + 3] = 1 << s.order
-            buf[at + 4] = total - idle
-            buf[at + 5] = total
-            buf[at + 6] = slabs
-            buf[at + 7] = partial
-            buf[at + 8] = held
-            at += 9
-        return len(slub.caches)
+        return self.slab.caches(buf)
 
     @cython.ccall
     def cpu_caches(self, buf: cython.longlong[:]) -> cython.int:
-        """(cpu, cache, SLUB_STATS...) of every pair that was ever used."""
-        slub: Slub = self.machine.slab
-        s: SlubCache
-        at: cython.int = 0
-        rows: cython.int = 0
-        cpu: cython.int
-        i: cython.int
-        for s in slub.caches:
-            for cpu in range(slub.nr_cpus):
-                first: cython.int = cpu * NR_SLUB_STATS
-                used: cython.longlong = 0
-                for i in range(NR_SLUB_STATS):
-                    used |= s.stat[first + i]
-                if used == 0:
-                    continue
-                buf[at] = cpu
-                buf[at + 1] = s.index
-                for i in range(NR_SLUB_STATS):
-                    buf[at + 2 + i] = s.stat[first + i]
-                at += 2 + NR_SLUB_STATS
-                rows += 1
-        return rows
+        """(cpu, cache, the allocator's counters...) of every pair that was ever used."""
+        return self.slab.cpu_caches(buf)
 
     @cython.ccall
     def buddy(self, buf: cython.longlong[:]) -> cython.int:
