@@ -72,9 +72,13 @@ class Interner:
         word: cython.ulonglong
         i: cython.Py_ssize_t = start
         while i + 4 <= end:  # four bytes a step: the multiplications wait for one another, the loads do not
-            word = self.buf[i] | self.buf[i + 1] << 8 | self.buf[i + 2] << 16 | (self.buf[i + 3] & 127) << 24
+            word = (
+                self.buf[i]
+                | self.buf[i + 1] << 8
+                | self.buf[i + 2] << 16
+                | cython.cast(cython.ulonglong, self.buf[i + 3]) << 24
+            )
             value = ((value ^ word) * HASH_MULTIPLIER) & HASH_MASK
-            value ^= value >> 15
             i += 4
         while i < end:
             value = ((value ^ self.buf[i]) * HASH_MULTIPLIER) & HASH_MASK
@@ -256,6 +260,7 @@ class Rows:
     """The texts stand behind one another in ``texts``; element n+1 is where row n's ends."""
     has_text: cython.uchar[::1]
     texts: bytearray
+    texts_bytes: cython.int
     ts_ns: cython.longlong[::1]
     cpu: cython.short[::1]
     task: cython.int[::1]
@@ -288,6 +293,7 @@ class Rows:
         self.text_end = np.zeros(self.capacity + 1, np.int32)
         self.has_text = np.zeros(self.capacity, np.uint8)
         self.texts = bytearray()
+        self.texts_bytes = 0
         self.ts_ns = chunk.ts_ns
         self.cpu = chunk.cpu
         self.task = chunk.task
@@ -334,14 +340,16 @@ class Rows:
     def set_text(self, text: bytes) -> cython.void:
         """The text of row n; at most once a row, before `finish`."""
         self.texts += text
+        self.texts_bytes = cython.cast(cython.int, len(self.texts))
         self.has_text[self.n] = 1
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def finish(self, line: cython.longlong) -> cython.void:
         """Row n is complete."""
         self.line[self.n] = line
         self.n += 1
-        self.text_end[self.n] = cython.cast(cython.int, len(self.texts))
+        self.text_end[self.n] = self.texts_bytes
 
     def take(self, row0: int) -> tuple[EventChunk, Any, np.ndarray]:
         """

@@ -12,7 +12,9 @@ from memtrace.errors import TraceError
 from .interner import Rows
 from .schema import EventChunk
 
-BLOCK_BYTES = 4 << 20  # also the longest line
+BLOCK_BYTES = 256 << 10
+"""Read at a time: small enough to stay in a CPU's cache from reading to parsing."""
+LONGEST_LINE_BYTES = 4 << 20
 ROWS_PER_CHUNK = 131072
 
 
@@ -48,19 +50,18 @@ def parsed_chunks(stream: ByteStream, tokenizer: Tokenizer) -> Iterator[tuple[Ev
     Raises
     ------
     TraceError
-        When a line is longer than a block, or the tokenizer says so.
+        When a line is longer than LONGEST_LINE_BYTES, or the tokenizer says so.
     """
     rows: Rows = tokenizer.rows
-    buf = bytearray(BLOCK_BYTES)
+    buf = bytearray(LONGEST_LINE_BYTES)
     used = 0
     row0 = 0
     final = False
     while not final:
-        while used < BLOCK_BYTES and not final:
-            data = stream.read(BLOCK_BYTES - used)
-            buf[used : used + len(data)] = data
-            used += len(data)
-            final = not data
+        data = stream.read(min(BLOCK_BYTES, LONGEST_LINE_BYTES - used))
+        buf[used : used + len(data)] = data
+        used += len(data)
+        final = not data
         pos = 0
         while True:
             pos = tokenizer.parse(buf, pos, used, final)
@@ -69,8 +70,8 @@ def parsed_chunks(stream: ByteStream, tokenizer: Tokenizer) -> Iterator[tuple[Ev
             taken = rows.take(row0)
             row0 += len(taken[0])
             yield taken
-        if pos == 0 and used == BLOCK_BYTES and not final:
-            raise TraceError(f"not a trace: a line longer than {BLOCK_BYTES >> 20} MiB; expected text lines.",
+        if pos == 0 and used == LONGEST_LINE_BYTES:
+            raise TraceError(f"not a trace: a line longer than {LONGEST_LINE_BYTES >> 20} MiB; expected text lines.",
                              tokenizer.path, tokenizer.line + 1)  # fmt: skip
         buf[: used - pos] = buf[pos:used]
         used -= pos

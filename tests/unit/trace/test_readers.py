@@ -217,7 +217,7 @@ def test_perf_script_text(tmp_path: Path) -> None:
 def test_blocks_and_chunks_may_end_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = "x-1 [000] .... 1.{:06d}: kfree: call_site=f ptr=0x{:x}\n"
     (tmp_path / "t.txt").write_text("".join(line.format(i, i) for i in range(1000)))
-    monkeypatch.setattr("memtrace.trace.text.BLOCK_BYTES", 177)
+    monkeypatch.setattr("memtrace.trace.text.BLOCK_BYTES", 17)
     monkeypatch.setattr("memtrace.trace.source.ROWS_PER_CHUNK", 7)
     with open_trace(tmp_path / "t.txt") as reader:
         assert [int(ptr) for chunk in reader.chunks(13) for ptr in chunk.ptr] == list(range(1000))
