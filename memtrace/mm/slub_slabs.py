@@ -234,7 +234,7 @@ class SlubSlabs(SlabAllocator):
         cache.min_partial = min_partial_slabs(s.size) if self.set_min_partial < 0 else self.set_min_partial
         target: cython.int = cpu_partial_objects(s.size) if self.set_cpu_partial < 0 else self.set_cpu_partial
         cache.cpu_partial = target
-        cache.cpu_partial_slabs = -(-2 * target // s.objects)
+        cache.cpu_partial_slabs = (2 * target + s.objects - 1) // s.objects  # compiled // rounds towards zero
         if self.freelist_random and s.objects > 1:
             cache.order_map = array("h", self.shuffled(s.objects))
 
