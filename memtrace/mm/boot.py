@@ -46,9 +46,9 @@ def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator:
     ]
     pages.gfp_zone = array("i", _gfp_zones(config))
     pages.thp_lists = config.pageblock_order == 9
-    names = {zone.name for zone in zones}
-    if "Normal" in names and "DMA32" in names:
-        pages.nofragment_zone = config.zone_names.index("Normal")
+    with_dma32 = {zone.node for zone in zones if zone.name == "DMA32"}
+    for zone in zones:
+        pages.nofragment[zone.index] = zone.name == "Normal" and zone.node in with_dma32
     pages.mobility_grouping = config.managed_pages >= (5 << config.pageblock_order)
     pages.watermark_boost_factor = kernel.vm.watermark_boost_factor
     set_watermarks(zones, config, kernel.vm)

@@ -60,12 +60,11 @@ class PageAllocator(PcpLists):
     cpu_node: cython.int[:]
     gfp_zone: cython.int[:]
     """Highest zone type a request may reach, by the four low gfp bits; -1 invalid."""
-    pageblock_zone: cython.int[:]
     start_pfns: cython.int[:]
     end_pfns: cython.int[:]
     nr_zones: cython.int
-    nofragment_zone: cython.int
-    """Zone type whose requests first avoid fragmentation (Normal, when DMA32 exists), or -1."""
+    nofragment: cython.uchar[:]
+    """By zone index: requests that prefer this zone first avoid fragmentation (Normal above a DMA32)."""
     alloc_failures: cython.longlong
     last_zone: cython.int
 
@@ -78,7 +77,7 @@ class PageAllocator(PcpLists):
         self.zonelists = []
         self.local_zonelists = []
         self.gfp_zone = array("i", [0]) * 16
-        self.nofragment_zone = NIL
+        self.nofragment = array("B", [0]) * len(zones)
         self.alloc_failures = 0
         self.last_zone = 0
 
@@ -152,6 +151,20 @@ class PageAllocator(PcpLists):
         return zone.watermark_high + zone.boost
 
     @cython.cfunc
+    @cython.exceptval(check=False)
+    def zone_watermark_fast(
+        self, zone: Zone, order: cython.int, highest: cython.int, alloc_flags: cython.int
+    ) -> cython.bint:
+        """Kernel: zone_watermark_fast(): urgent single pages need not respect a boost of the min mark (MODEL 2.9)."""
+        if self.zone_watermark_ok(zone, order, self.watermark(zone, alloc_flags), highest, alloc_flags):
+            return True
+        if order > 0 or zone.boost == 0 or not alloc_flags & ALLOC_MIN_RESERVE:
+            return False
+        if alloc_flags & ALLOC_WMARK_MASK != ALLOC_WMARK_MIN:
+            return False
+        return self.zone_watermark_ok(zone, order, zone.watermark_min, highest, alloc_flags)
+
+    @cython.cfunc
     def get_page_from_freelist(
         self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int, alloc_flags: cython.int
     ) -> cython.int:
@@ -170,14 +183,14 @@ class PageAllocator(PcpLists):
                     continue
                 if preferred == NIL:
                     preferred = zone.node
-                    if zone.zone_idx != self.nofragment_zone:
+                    if not self.nofragment[zone.index]:
                         alloc_flags &= ~ALLOC_NOFRAGMENT
                 if alloc_flags & ALLOC_NOFRAGMENT and zone.node != preferred:
                     # Better to fragment the local node than to leave it.
                     again = True
                     break
-                if not alloc_flags & ALLOC_NO_WATERMARKS and not self.zone_watermark_ok(
-                    zone, order, self.watermark(zone, alloc_flags), highest, alloc_flags
+                if not alloc_flags & ALLOC_NO_WATERMARKS and not self.zone_watermark_fast(
+                    zone, order, highest, alloc_flags
                 ):
                     skipped += 1
                     continue
@@ -252,8 +265,11 @@ class PageAllocator(PcpLists):
         """Kernel: unreserve_highatomic_pageblock() (MODEL 2.6): turn one reserved block back; whether it did."""
         order: cython.int
         zone: Zone
+        highest: cython.int = self.gfp_zone[gfp & GFP_ZONEMASK]
         for zone in self.zonelists[node]:
             block: cython.int = 1 << zone.pageblock_order
+            if zone.zone_idx > highest:
+                continue
             if not force and zone.nr_reserved_highatomic <= block:
                 continue
             for order in range(MAX_ORDER + 1):
@@ -262,7 +278,8 @@ class PageAllocator(PcpLists):
                 pfn: cython.int = self.frames.next[zone.free_list(order, MIGRATE_HIGHATOMIC)]
                 start: cython.int = (pfn >> zone.pageblock_order) << zone.pageblock_order
                 mt: cython.int = self.gfp_migratetype(gfp)
-                zone.nr_reserved_highatomic = max(0, zone.nr_reserved_highatomic - block)
+                if zone.get_pageblock_migratetype(pfn) == MIGRATE_HIGHATOMIC:
+                    zone.nr_reserved_highatomic = max(0, zone.nr_reserved_highatomic - block)
                 zone.set_pageblock_migratetype(pfn, mt)
                 self.move_freepages(zone, start, start + block, mt)
                 return True

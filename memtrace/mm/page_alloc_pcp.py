@@ -219,8 +219,6 @@ class PcpLists(Fallback):
                 frames.remove(pfn)
                 pcp.count -= 1 << order
                 left -= 1 << order
-                if mt >= MIGRATE_PCPTYPES:
-                    mt = zone.get_pageblock_migratetype(pfn)
                 self.free_one_page(zone, pfn, order, mt, False)
                 moved += 1
         self.it.locked(zone.index, COST_PCP_DRAIN, moved)
