@@ -18,6 +18,7 @@ from memtrace.mm.constants import (
     PAGE_SIZE,
     SLAB_ACCOUNT,
     SLAB_CACHE_DMA,
+    SLAB_CACHE_DMA32,
     SLAB_NOLEAKTRACE,
     SLAB_RECLAIM_ACCOUNT,
     SLAB_TYPESAFE_BY_RCU,
@@ -291,7 +292,7 @@ class SlabAllocator:
 
     def find_mergeable(self, s: KmemCache) -> KmemCache | None:
         """Kernel: find_mergeable(): the oldest cache that can serve ``s`` too (MODEL 6.11)."""
-        same = SLAB_RECLAIM_ACCOUNT | SLAB_CACHE_DMA | SLAB_ACCOUNT
+        same = SLAB_RECLAIM_ACCOUNT | SLAB_CACHE_DMA | SLAB_CACHE_DMA32 | SLAB_ACCOUNT
         for other in self.caches:
             if not other.merge or s.size > other.size or (other.flags ^ s.flags) & same:
                 continue
