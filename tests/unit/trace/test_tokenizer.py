@@ -317,6 +317,17 @@ def test_interner_agrees_with_a_dictionary_through_growth() -> None:
     assert len(vocab) == len(expected) > 512
 
 
+def test_interner_tells_strings_of_equal_hash_apart() -> None:
+    """The hash leaves out the highest bit of every fourth byte."""
+    buf = bytearray(b"abc\x01abc\x81")
+    interner = Interner(Vocab())
+    interner.buf = buf
+    assert interner.code(0, 4) == 0
+    first = interner.last_hash
+    assert interner.code(4, 8) == 1
+    assert interner.last_hash == first
+
+
 @pytest.mark.parametrize("chunk", range(4))
 def test_numbers_agree_with_python(chunk: int) -> None:
     rng = random.Random(chunk)
