@@ -112,6 +112,7 @@ def test_quoting_is_what_python_reads(text: str) -> None:
     import csv
     import io
 
+    assert bool(quote(text)) and quote(None) == ""
     line = f"1,{quote(text)},2\n"
     if "\0" not in text:
         assert next(csv.reader(io.StringIO(line, newline=""))) == ["1", text, "2"]
