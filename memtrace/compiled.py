@@ -67,7 +67,7 @@ def notice() -> str:
     if status() != "interpreted" or os.environ.get(VARIABLE) == "1":
         return ""
     return (
-        "memtrace: the core is not compiled, so this will be slow (same results). "
+        "memtrace: the core is not compiled, which makes this slow (same results). "
         "Install a C compiler and the Python headers, then install memtrace again."
     )
 

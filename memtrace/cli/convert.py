@@ -14,13 +14,12 @@ def command(source: str, target: str) -> None:
     IN is Parquet, CSV, ftrace text or perf script text, plain or compressed with gzip or zstd; - is standard
     input. OUT ends in .parquet or .csv. What could not be used is counted and printed.
     """
-    from memtrace.cli.core import prepare_core
+    from memtrace import compiled
     from memtrace.cli.progress import Progress
     from memtrace.trace.convert import check_target, convert
     from memtrace.trace.source import open_trace
 
-    prepare_core()
-
+    compiled.check()
     check_target(source, target)
     with Progress("reading", unit="B") as reading:
         reader = open_trace(source, progress=reading)

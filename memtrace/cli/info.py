@@ -23,13 +23,12 @@ def command(trace: str, as_json: bool) -> None:
 
     TRACE is Parquet, CSV, ftrace text or perf script text, plain or compressed; - is standard input.
     """
-    from memtrace.cli.core import prepare_core
+    from memtrace import compiled
     from memtrace.cli.progress import Progress
     from memtrace.trace.source import open_trace
     from memtrace.trace.summary import summarise
 
-    prepare_core()
-
+    compiled.check()
     with Progress("reading", unit="B") as reading:
         reader = open_trace(trace, progress=reading)
     with reader, Progress("counting", reader.rows or 0) as counting:

@@ -42,12 +42,11 @@ def command(
     memtrace replay trace.parquet --from snapshots/start -o runs/a
     memtrace replay trace.parquet --cpus 8 --memory 1G --set slub.cpu_partial=0 -o runs/b
     """
-    from memtrace.cli.core import prepare_core
+    from memtrace import compiled
     from memtrace.cli.progress import Progress
     from memtrace.run import replay
 
-    prepare_core()
-
+    compiled.check()
     folder = Path(out) if out is not None else _free_name(trace)
     bars: dict[str, Progress] = {}
 
@@ -69,6 +68,8 @@ def command(
             bar.close()
     for line in summary(run.path, report=not no_report):
         click.echo(line)
+    if notice := compiled.notice():
+        click.echo(notice, err=True)
 
 
 def _free_name(trace: str) -> Path:

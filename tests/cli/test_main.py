@@ -132,8 +132,11 @@ def test_stale_core_is_refused_before_it_runs(
     assert isinstance(result.exception, ConfigError)
 
 
-def test_interpreted_core_is_said_once_on_stderr(monkeypatch: pytest.MonkeyPatch, bundled: Path) -> None:
+def test_interpreted_core_is_said_once_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, bundled: Path, tmp_path: Path
+) -> None:
     monkeypatch.setattr(compiled, "notice", lambda: "memtrace: slow")
-    result = CliRunner().invoke(cli_main.cli, ["info", str(bundled / "hello.csv")])
+    arguments = ["replay", str(bundled / "hello.csv"), "-o", str(tmp_path / "run"), "--no-report"]
+    result = CliRunner().invoke(cli_main.cli, arguments)
     assert result.exit_code == 0
     assert result.stderr.count("memtrace: slow") == 1 and "slow" not in result.stdout
