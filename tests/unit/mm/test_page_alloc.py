@@ -300,6 +300,13 @@ def test_first_urgent_block_reserves_its_pageblock() -> None:
     machine.validate()
 
 
+def test_single_urgent_pages_reserve_nothing() -> None:
+    """The reserve is for blocks: single pages can always be found."""
+    machine = marked(4096, 0)
+    assert urgent(machine, 0) >= 0
+    assert reserved(machine) == 0
+
+
 def test_the_reserve_is_limited() -> None:
     """One per cent of the zone and a pageblock: 4,096 // 100 + 512 = 552, so two pageblocks at most."""
     machine = marked(4096, 0)

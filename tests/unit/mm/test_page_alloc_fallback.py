@@ -215,13 +215,15 @@ def test_low_high_mark_still_allows_one_pageblock() -> None:
         assert owner.boost == boost
 
 
-def test_small_zones_are_not_boosted() -> None:
+@pytest.mark.parametrize(("size_mb", "boost"), [(7, 0), (8, 512)])
+def test_small_zones_are_not_boosted(size_mb: int, boost: int) -> None:
     """A zone of fewer than four pageblocks would lose too much of itself."""
-    machine = empty(zone("DMA32", 16, 7, min=0, low=0, high=400, lowmem_reserve=(0,) * 4), batch=1, high=0)
+    machine = empty(zone("DMA32", 16, size_mb, min=0, low=0, high=400, lowmem_reserve=(0,) * 4), batch=1, high=0)
+    machine.pages.mobility_grouping = True
     put_free(machine, START, 4, MOVABLE)
     put_free(machine, START + 512, 9, HIGHATOMIC)
     assert machine.page_alloc(4, 0, -1, 0) == START
-    assert machine.pages.zones[0].boost == 0
+    assert machine.pages.zones[0].boost == boost
 
 
 def test_kswapd_takes_the_boost_away(tiny_zone: Machine) -> None:

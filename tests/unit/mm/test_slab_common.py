@@ -47,6 +47,7 @@ def test_classes(two_zones: Machine) -> None:
     for size in range(1, 8193):
         addr = two_zones.kmalloc(size, GFP_KERNEL, -1, 0)
         assert two_zones.last_bytes == min(c for c in CLASSES if c >= size), f"{size} bytes"
+        assert two_zones.last_cache >= 0
         assert addr % (two_zones.last_bytes & -two_zones.last_bytes) == 0, "powers of two are aligned to their size"
         two_zones.kfree(addr, 0)
     two_zones.validate()
@@ -200,6 +201,12 @@ def test_less_than_a_pointer_of_difference(two_zones: Machine, size: int, merged
     """Sizes are compared as strides, which are multiples of 8: so equal ones merge."""
     create(two_zones, "first", 72)
     assert (create(two_zones, "second", size) == "first") == merged
+
+
+def test_a_pointer_of_difference_is_too_much(two_zones: Machine) -> None:
+    """8 bytes wasted in each object would be a word that could have been used."""
+    create(two_zones, "first", 80)
+    assert create(two_zones, "second", 72) == "second"
 
 
 def test_alignment_must_fit(two_zones: Machine) -> None:

@@ -323,6 +323,21 @@ def test_h_falls_back_to_the_smallest_order() -> None:
     machine.validate()
 
 
+def test_h_first_try_is_not_worth_an_effort() -> None:
+    """For the preferred order nobody is drained or woken, even if the caller can wait (MODEL 2.11)."""
+    machine = booted(open_zone("DMA32", 16, 16), cpus=2, batch=1, high=1000)
+    while machine.page_alloc(0, GFP_NOWAIT, -1, 1) >= 0:
+        pass
+    for page in (*range(START, START + 64, 2), START + 129):
+        machine.page_free(page, 0, 1)
+    machine.pages.drain_all_pages()
+    machine.page_free(START + 128, 0, 1)  # with 129 this would be a block of order 1
+    probe = Probe(machine)
+    assert pfn(probe.alloc()[0]) != START + 128
+    assert probe.since() == {"alloc_slowpath": 1, "alloc_slab": 1, "order_fallback": 1}
+    assert machine.pages.zones[0].pcp[1].count == 1
+
+
 def test_i_out_of_memory() -> None:
     """NULL, counted as a slow allocation and as nothing else; frees make it work again."""
     machine = booted(open_zone("DMA32", 16, 16), batch=1, high=0, slub=SMALL)
