@@ -61,7 +61,7 @@ def make_allocator(
 ) -> SlabAllocator:
     """The one slab allocator of a machine."""
     if name == "slub":
-        return Slub(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed)
+        return Slub(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed, config.bits // 8)
     raise ConfigError(f'allocator "{name}": not modelled; this version knows slub.')
 
 

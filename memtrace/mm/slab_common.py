@@ -153,10 +153,14 @@ class SlabAllocator:
     """Class of (size + 7) // 8 for sizes up to 192 (size_index)."""
     kmalloc_cache: cython.int[:]
     """Cache index of type * 14 + class."""
+    word: cython.int
+    """Bytes of a pointer: 8, or 4 on a 32-bit machine."""
     bad_frees: cython.longlong
     """Frees of an address that holds no live object; a correct caller never causes one."""
 
-    def __init__(self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint) -> None:
+    def __init__(
+        self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint, word: cython.int
+    ) -> None:
         self.pages = pages
         self.frames = pages.frames
         self.it = pages.it
@@ -165,6 +169,7 @@ class SlabAllocator:
         self.nr_cpus = nr_cpus
         self.nr_nodes = nr_nodes
         self.memcg = memcg
+        self.word = word
         self.last_cache = NIL
         self.last_bytes = 0
         self.kmalloc_class = array("B", [_small_class(8 * i) for i in range(25)])
@@ -283,7 +288,7 @@ class SlabAllocator:
             if twin is not None:
                 twin.aliases.append(name)
                 twin.object_size = max(twin.object_size, object_size)
-                twin.inuse = max(twin.inuse, (object_size + 7) & ~7)
+                twin.inuse = max(twin.inuse, s.inuse)
                 self.by_name[name] = twin.index
                 return twin.index
         self.caches.append(s)
@@ -296,7 +301,7 @@ class SlabAllocator:
         for other in self.caches:
             if not other.merge or s.size > other.size or (other.flags ^ s.flags) & same:
                 continue
-            if other.size % s.align or other.size - s.size >= 8:
+            if other.size % s.align or other.size - s.size >= self.word:
                 continue
             return other
         return None

@@ -101,9 +101,9 @@ class SlubSlabs(SlabAllocator):
 
     def __init__(
         self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint,
-        params: object, seed: cython.int,
+        params: object, seed: cython.int, word: cython.int,
     ) -> None:
-        SlabAllocator.__init__(self, pages, nr_cpus, nr_nodes, memcg)
+        SlabAllocator.__init__(self, pages, nr_cpus, nr_nodes, memcg, word)
         self.nr_zones = len(pages.zones)
         self.min_objects = params.min_objects or 4 * (nr_cpus.bit_length() + 1)
         self.max_order = params.max_order
@@ -210,12 +210,12 @@ class SlubSlabs(SlabAllocator):
                 line //= 2
             align = max(align, line)
         s.align = (align + 7) & ~7
-        size: cython.int = (s.object_size + 7) & ~7
+        size: cython.int = (s.object_size + self.word - 1) & -self.word
         s.inuse = size
-        s.offset = (s.object_size // 2) & ~7
+        s.offset = (s.object_size // 2) & -self.word
         if s.ctor or s.flags & SLAB_TYPESAFE_BY_RCU:
             s.offset = size
-            size += 8
+            size += self.word
         if s.size == 0:
             s.size = (size + s.align - 1) // s.align * s.align
         if s.order < 0:
