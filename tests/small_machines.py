@@ -48,10 +48,10 @@ def kernel(
 
 
 def booted(
-    *zones: ZoneConfig, cpus: int = 1, pageblock_order: int = 9, seed: int = 0, distance: Any = (), **tunables: Any
+    *zones: ZoneConfig, cpus: int = 1, pageblock_order: int = 9, seed: int = 0, bits: int = 64, **tunables: Any
 ) -> Machine:
     """A freshly booted machine; all pageblocks are Movable and free."""
-    machine_config = config(*zones, cpus=cpus, pageblock_order=pageblock_order, distance=distance)
+    machine_config = config(*zones, cpus=cpus, pageblock_order=pageblock_order, bits=bits)
     return boot(machine_config, kernel(**tunables), seed)
 
 

@@ -150,6 +150,16 @@ def test_layout(
     assert (s.size, s.inuse, s.offset) == (size, inuse, offset)
 
 
+@pytest.mark.parametrize(("object_size", "flags", "size", "inuse", "offset"), [
+    (44, 0, 48, 44, 20), (508, SLAB_HWCACHE_ALIGN, 512, 508, 252), (52, SLAB_TYPESAFE_BY_RCU, 56, 52, 52),
+])
+def test_layout_on_32_bits(object_size: int, flags: int, size: int, inuse: int, offset: int) -> None:
+    """Words of 4 bytes; objects still begin at multiples of 8 (recorded: jbd2_journal_handle, mm_struct, anon_vma)."""
+    machine = booted(open_zone("DMA", 4, 8), bits=32)
+    s = machine.slab.caches[machine.slab.create_cache("probe", object_size, 8, flags, merge=False)]
+    assert (s.size, s.inuse, s.offset) == (size, inuse, offset)
+
+
 def test_smallest_order(two_zones: Machine) -> None:
     """What is tried when memory is fragmented: the order that holds one object."""
     for size, order, objects in ((64, 0, 64), (4096, 0, 1), (5000, 1, 1), (9000, 2, 1)):
