@@ -6,6 +6,8 @@ A whole simulated machine: frames, zones, page allocator and slab allocator, and
 
 from __future__ import annotations
 
+from typing import Any
+
 import cython
 
 from memtrace.mm.constants import NIL, PAGE_SHIFT, PAGE_USED, UNKNOWN_OWNER
@@ -29,7 +31,7 @@ class Machine:
     pages: PageAllocator
     slab: SlabAllocator
     it: Itinerary
-    config: object
+    config: Any
     nr_cpus: cython.int
     nr_nodes: cython.int
     nr_zones: cython.int
@@ -38,7 +40,7 @@ class Machine:
     exact: cython.bint
     """Pages that pre-date the trace lie where the recording says (exact dump)."""
 
-    def __init__(self, pages: PageAllocator, slab: SlabAllocator, config: object) -> None:
+    def __init__(self, pages: PageAllocator, slab: SlabAllocator, config: Any) -> None:
         self.pages = pages
         self.frames = pages.frames
         self.slab = slab

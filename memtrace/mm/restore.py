@@ -7,7 +7,7 @@ only counts them; the model holds them as ``hidden`` until an object of theirs t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import cython
 
@@ -19,8 +19,19 @@ from memtrace.mm.slub import Slub
 from memtrace.mm.slub_slabs import SlubCache
 
 if TYPE_CHECKING:
-    from memtrace.snapshot.exact_dump import ExactDump, ExactPcp, ExactSlab, ExactZone
+    from memtrace.snapshot.exact_dump import ExactDump, ExactPcp, ExactZone
     from memtrace.snapshot.exact_dump import SlubCache as DumpedCache
+
+
+class SlabLayout(Protocol):
+    """A slab to be laid out: ``freelist`` are the object indexes on the slab's own list, in hand-out order."""
+
+    pfn: int
+    order: int
+    inuse: int
+    objects: int
+    frozen: bool
+    freelist: list[int]
 
 
 def restore_exact(machine: Machine, dump: ExactDump) -> None:
@@ -121,7 +132,7 @@ def forget_owners(machine: Machine, zone: Zone) -> cython.void:
 
 def restore_slub_cache(machine: Machine, known: DumpedCache) -> None:
     """One cache with its CPU slabs, partial lists and counts; its counters start at zero."""
-    slub: Slub = machine.slab
+    slub: Slub = cython.cast(Slub, machine.slab)
     index = slub.create_cache(
         known.name, known.object_size, known.align, known.flags, known.ctor,
         merge=False, size=known.size, order=known.order,
@@ -151,9 +162,9 @@ def restore_slub_cache(machine: Machine, known: DumpedCache) -> None:
         slub.hide_slabs(s, node, state.nr_slabs - s.nr_slabs[node])
 
 
-def restore_slab(machine: Machine, s: SlubCache, known: ExactSlab, cpu_freelist: list[int]) -> int:
+def restore_slab(machine: Machine, s: SlubCache, known: SlabLayout, cpu_freelist: list[int]) -> int:
     """Register a slab and link its freelists; its row. Objects on no freelist are live."""
-    slub: Slub = machine.slab
+    slub: Slub = cython.cast(Slub, machine.slab)
     zone: Zone = machine.pages.zones[machine.pages.zone_of(known.pfn)]
     row = slub.build_slab(s, known.pfn, known.order, zone.node)
     slub.sl_inuse[row] = known.inuse

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memtrace.mm.constants import (
     MAX_ORDER,
@@ -77,7 +77,7 @@ class _Slab:
 
 def restore_caches(machine: Machine, snapshot: ProcSnapshot) -> None:
     """Create the snapshot's caches, oldest first, with their geometry and limits."""
-    slub = machine.slab
+    slub: Any = machine.slab
     for known in reversed(snapshot.caches):
         flags = 0
         for flag, on in (
@@ -194,7 +194,7 @@ def _place_cache(
 ) -> None:
     """Put a cache's seen slabs where they were, and the rest of what slabinfo counts on the same lists."""
     cpu_lists, node_list, full = _deal(machine, known, seen)
-    slub = machine.slab
+    slub: Any = machine.slab
     for cpu, slabs in enumerate(cpu_lists):
         for position, slab in enumerate(slabs):
             free = slab.free if position == 0 else []
@@ -219,7 +219,7 @@ def _place_cache(
     missing = total - placed
     missing -= _synthetic_partials(machine, s, known, missing)
     for node, share in enumerate(_shares(known.slabs_node, missing, machine.nr_nodes)):
-        machine.slab.hide_slabs(s, node, share)
+        slub.hide_slabs(s, node, share)
 
 
 def _deal(

@@ -46,7 +46,7 @@ from memtrace.mm.paths import (
     PATH_FREE_NODE_PARTIAL,
     PATH_FREE_SLOW,
 )
-from memtrace.mm.slab_common import KmemCache
+from memtrace.mm.slab_common import KmemCache, SlabStat
 from memtrace.mm.slub_slabs import SlubCache, SlubSlabs
 from memtrace.mm.stats import (
     ALLOC_FASTPATH,
@@ -88,7 +88,7 @@ class Slub(SlubSlabs):
         self, s: KmemCache, gfp: cython.longlong, node: cython.int, cpu: cython.int
     ) -> cython.longlong:
         """Kernel: slab_alloc_node() (MODEL 6.5)."""
-        cache: SlubCache = s
+        cache: SlubCache = cython.cast(SlubCache, s)
         idx: cython.int = cache.c_freelist[cpu]
         slab: cython.int = cache.c_slab[cpu]
         if idx >= 0 and (node < 0 or self.sl_node[slab] == node):
@@ -439,7 +439,7 @@ class Slub(SlubSlabs):
 
         Taking from the CPU's freelist counts nothing; a refill counts as one slow allocation.
         """
-        cache: SlubCache = s
+        cache: SlubCache = cython.cast(SlubCache, s)
         idx: cython.int = cache.c_freelist[cpu]
         if idx >= 0:
             self.it.path = PATH_ALLOC_FAST
@@ -527,3 +527,15 @@ class Slub(SlubSlabs):
         else:
             self.slab_free_slow(s, slab, head, tail, n, cpu)
         return resume
+
+    # -- for samples and --check ------------------------------------------------------------------
+
+    def stat_reader(self) -> SlabStat:
+        from memtrace.mm.slub_stat import SlubStat
+
+        return SlubStat(self)
+
+    def validate(self) -> None:
+        from memtrace.mm.slub_validate import validate_slub
+
+        validate_slub(self)

@@ -8,9 +8,11 @@ A slab is a row in typed arrays (``sl_*``); its objects are linked by index in `
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import cython
 
+from memtrace.config import SlubParams
 from memtrace.mm.constants import (
     NIL,
     OBJ_END,
@@ -32,7 +34,7 @@ from memtrace.mm.gfp import (
 )
 from memtrace.mm.mmzone import Zone
 from memtrace.mm.page_alloc import PageAllocator
-from memtrace.mm.slab_common import KmemCache, SlabAllocator, SlabStat, get_order
+from memtrace.mm.slab_common import KmemCache, SlabAllocator, get_order
 from memtrace.mm.slub_geometry import calculate_order, cpu_partial_objects, min_partial_slabs
 from memtrace.mm.stats import (
     NR_SLUB_STATS,
@@ -101,7 +103,7 @@ class SlubSlabs(SlabAllocator):
 
     def __init__(
         self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint,
-        params: object, seed: cython.int, word: cython.int,
+        params: SlubParams, seed: cython.int, word: cython.int,
     ) -> None:
         SlabAllocator.__init__(self, pages, nr_cpus, nr_nodes, memcg, word)
         self.nr_zones = len(pages.zones)
@@ -202,7 +204,7 @@ class SlubSlabs(SlabAllocator):
     @cython.ccall
     def open_cache(self, s: KmemCache) -> cython.void:
         """Kernel: calculate_sizes(), set_min_partial(), slub_set_cpu_partial() (MODEL 6.2-6.4)."""
-        cache: SlubCache = s
+        cache: SlubCache = cython.cast(SlubCache, s)
         align: cython.int = s.align
         if s.flags & SLAB_HWCACHE_ALIGN:
             line: cython.int = 64
@@ -318,7 +320,7 @@ class SlubSlabs(SlabAllocator):
     @cython.ccall
     def build_slab(self, s: KmemCache, pfn: cython.int, order: cython.int, node: cython.int) -> cython.int:
         """Register the pages of a new slab: full, not frozen, on no list; its row."""
-        cache: SlubCache = s
+        cache: SlubCache = cython.cast(SlubCache, s)
         row: cython.int = self.new_row(cache)
         p: cython.int
         at: cython.longlong
@@ -394,7 +396,7 @@ class SlubSlabs(SlabAllocator):
     @cython.ccall
     def hide_slabs(self, s: KmemCache, node: cython.int, slabs: cython.int) -> cython.void:
         """Count full slabs whose place is not known."""
-        cache: SlubCache = s
+        cache: SlubCache = cython.cast(SlubCache, s)
         cache.hidden[node] += slabs
         cache.nr_slabs[node] += slabs
         cache.total_objects[node] += slabs * s.objects
@@ -404,7 +406,7 @@ class SlubSlabs(SlabAllocator):
     @cython.ccall
     @cython.exceptval(check=False)
     def reveal_slab(self, s: KmemCache, pfn: cython.int, order: cython.int, node: cython.int) -> cython.void:
-        cache: SlubCache = s
+        cache: SlubCache = cython.cast(SlubCache, s)
         slab: cython.int = self.build_slab(s, pfn, order, node)
         if cache.hidden[node] > 0:
             cache.hidden[node] -= 1
@@ -443,16 +445,6 @@ class SlubSlabs(SlabAllocator):
     def cache_of(self, addr: cython.longlong) -> KmemCache:
         return self.caches[self.sl_cache[self.frames.slab[cython.cast(cython.int, addr >> PAGE_SHIFT)]]]
 
-    def stat_reader(self) -> SlabStat:
-        from memtrace.mm.slub_stat import SlubStat
-
-        return SlubStat(self)
-
-    def validate(self) -> None:
-        from memtrace.mm.slub_validate import validate_slub
-
-        validate_slub(self)
-
     def nr_locks(self) -> int:
         return len(self.caches) * self.nr_nodes
 
@@ -466,7 +458,7 @@ class SlubSlabs(SlabAllocator):
                 cache.stat[i] = 0
 
 
-def longer(old: object, typecode: str, extra: int) -> array:
+def longer(old: Any, typecode: str, extra: int) -> array:
     """A copy of a typed array, longer by ``extra`` zeros."""
     grown = array(typecode)
     grown.frombytes(memoryview(old).tobytes())

@@ -8,7 +8,18 @@ from memtrace.mm.constants import NIL
 from memtrace.mm.slab_common import SlabStat
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_slabs import SlubCache
-from memtrace.mm.stats import NR_SLUB_STATS, SLUB_STATS
+from memtrace.mm.stats import (
+    ALLOC_FASTPATH,
+    ALLOC_SLOWPATH,
+    CPU_PARTIAL_DRAIN,
+    CPUSLAB_FLUSH,
+    FREE_ADD_PARTIAL,
+    FREE_FASTPATH,
+    FREE_SLAB,
+    FREE_SLOWPATH,
+    NR_SLUB_STATS,
+    SLUB_STATS,
+)
 
 
 @cython.cclass
@@ -69,10 +80,12 @@ class SlubStat(SlabStat):
         for s in slub.caches:
             for cpu in range(slub.nr_cpus):
                 first: cython.int = cpu * NR_SLUB_STATS
-                used: cython.longlong = 0
-                for i in range(NR_SLUB_STATS):
-                    used |= s.stat[first + i]
-                if used == 0:
+                # Nothing else is counted on a CPU that has neither allocated, freed nor flushed.
+                if (
+                    s.stat[first + ALLOC_FASTPATH] | s.stat[first + ALLOC_SLOWPATH] | s.stat[first + FREE_FASTPATH]
+                    | s.stat[first + FREE_SLOWPATH] | s.stat[first + CPUSLAB_FLUSH] | s.stat[first + CPU_PARTIAL_DRAIN]
+                    | s.stat[first + FREE_ADD_PARTIAL] | s.stat[first + FREE_SLAB]
+                ) == 0:
                     continue
                 buf[at] = cpu
                 buf[at + 1] = s.index

@@ -188,18 +188,6 @@ class Dispatcher(Decider):
             When a request is not well-formed: compiled code does not look twice.
         """
         Decider.load(self, requests)
-        if len(requests):
-            _expect(requests, "operation", requests.op, 0, NR_OPS - 1)
-            _expect(requests, "CPU", requests.cpu, 0, self.machine.nr_cpus - 1)
-            _expect(requests, "node", requests.node, -1, self.machine.nr_nodes - 1)
-            _expect(requests, "handle", requests.handle, -1, MAX_HANDLE)
-            _expect(requests, "page offset", requests.offset, 0, 1 << MAX_TRACE_ORDER)
-            of_pages = _is_one_of(requests.op, RQ_PAGE_ALLOC, RQ_PAGE_FREE)
-            named = _is_one_of(requests.op, RQ_CACHE_ALLOC, RQ_BULK_ALLOC)
-            _expect(requests, "order", np.where(of_pages, requests.size, 0), 0, MAX_TRACE_ORDER)
-            _expect(requests, "trace cache", np.where(named, requests.cache, 0), 0, max(0, self.nr_mapped - 1))
-            self.make_handles(int(np.max(requests.handle, where=~of_pages, initial=-1)) + 1,
-                              int(np.max(requests.handle, where=of_pages, initial=-1)) + 1)
         self.flags = requests.flags.data
         self.node = requests.node.data
         self.handle = requests.handle.data
@@ -209,6 +197,44 @@ class Dispatcher(Decider):
         self.size = requests.size.data
         self.addr = requests.addr.data
         self.offset = requests.offset.data
+        bad: cython.longlong = self.first_malformed(len(requests))
+        if bad >= 0:
+            raise ModelError(
+                f"a malformed request: operation {self.op[bad]}, CPU {self.cpu[bad]}, node {self.node[bad]}, handle "
+                f"{self.handle[bad]}, trace cache {self.rq_cache[bad]}, size {self.size[bad]}, page offset "
+                f"{self.offset[bad]}; expected {self.machine.nr_cpus} CPUs, {self.machine.nr_nodes} nodes, "
+                f"{self.nr_mapped} trace caches, orders to {MAX_TRACE_ORDER}",
+                self.row[bad], self.ts_ns[bad])
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def first_malformed(self, n: cython.longlong) -> cython.longlong:
+        """The first request that must not reach the model, or -1; the handle tables get room for all before it."""
+        i: cython.longlong
+        op: cython.int
+        handle: cython.int
+        size: cython.longlong
+        objects: cython.int = 0
+        blocks: cython.int = 0
+        for i in range(n):
+            op = self.op[i]
+            handle = self.handle[i]
+            if op >= NR_OPS or self.cpu[i] < 0 or self.cpu[i] >= self.machine.nr_cpus:
+                return i
+            if self.node[i] < -1 or self.node[i] >= self.machine.nr_nodes or handle < -1 or handle > MAX_HANDLE:
+                return i
+            if op in (RQ_PAGE_ALLOC, RQ_PAGE_FREE):
+                size = self.size[i]
+                if size < 0 or size > MAX_TRACE_ORDER or self.offset[i] < 0 or self.offset[i] > 1 << MAX_TRACE_ORDER:
+                    return i
+                blocks = max(blocks, handle + 1)
+                continue
+            named: cython.bint = op in (RQ_CACHE_ALLOC, RQ_BULK_ALLOC)
+            if named and (self.rq_cache[i] < 0 or self.rq_cache[i] >= self.nr_mapped):
+                return i
+            objects = max(objects, handle + 1)
+        self.make_handles(objects, blocks)
+        return -1
 
     def make_handles(self, nr_objects: int, nr_blocks: int) -> None:
         """See that the tables have room for this many handles."""
@@ -232,7 +258,9 @@ class Dispatcher(Decider):
 
         Object i of ``census.start_addr`` gets handle i, block i of ``census.start_pfn`` page handle i.
         """
-        self.make_handles(len(census.start_addr), len(census.start_pfn))
+        # As many as the whole trace needs, so that the tables need not grow while it plays.
+        self.make_handles(max(census.max_handles, len(census.start_addr)),
+                          max(census.max_page_handles, len(census.start_pfn)))
         objects = zip(census.start_addr.tolist(), census.start_cache.tolist(), census.start_size.tolist(), strict=True)
         for handle, (addr, cache, size) in enumerate(objects):
             if cache >= 0:
@@ -494,24 +522,9 @@ class Dispatcher(Decider):
         }
 
 
-def _is_one_of(op: np.ndarray, *codes: int) -> np.ndarray:
-    """Where a request is one of these operations; several times as quick as numpy's isin."""
-    table = np.zeros(256, bool)
-    table[list(codes)] = True
-    return table[op]
-
-
-def _expect(requests: Requests, what: str, values: np.ndarray, low: int, high: int) -> None:
-    """Raise ModelError for the first value that is not low..high."""
-    if int(np.min(values)) >= low and int(np.max(values)) <= high:
-        return
-    i = int(np.flatnonzero((values < low) | (values > high))[0])
-    raise ModelError(f"a request with {what} {int(values[i])}; expected {low} to {high}", int(requests.row[i]),
-                     int(requests.ts_ns[i]))
-
-
 def _longer(old: object, used: int, wanted: int, fill: int) -> array:
     """A copy of the first ``used`` words with room for ``wanted``, and some to spare."""
-    new = array("q", memoryview(old)[:used].tolist() if used else [])  # type: ignore[arg-type]
+    new = array("q")
+    new.frombytes(memoryview(old)[:used].tobytes())  # type: ignore[arg-type]
     new.extend(array("q", [fill]) * (wanted + wanted // 4 - used))
     return new

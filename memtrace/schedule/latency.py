@@ -62,6 +62,7 @@ class LatencyTable:
         self.words = array("q", [0]) * (16 * STRIDE)
 
     @cython.ccall
+    @cython.exceptval(check=False)
     def record(self, path: cython.int, cpu: cython.int, cache: cython.int, ns: cython.longlong) -> cython.void:
         """Count one operation that took ``ns`` >= 0; ``cache`` -1 when it belongs to none."""
         row: cython.int
@@ -179,6 +180,7 @@ def bucket_bounds() -> np.ndarray:
 
 def _longer(old: object, typecode: str, used: int, more: int, fill: int) -> array:
     """A copy of the first ``used`` items of a typed array with ``more`` items of ``fill`` behind them."""
-    new = array(typecode, memoryview(old)[:used].tolist() if used else [])  # type: ignore[arg-type]
+    new = array(typecode)
+    new.frombytes(memoryview(old)[:used].tobytes())  # type: ignore[arg-type]
     new.extend(array(typecode, [fill]) * more)
     return new

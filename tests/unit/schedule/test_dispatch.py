@@ -163,14 +163,14 @@ def test_start_objects() -> None:
 
 
 @pytest.mark.parametrize(("row", "message"), [
-    ({"op": 11}, "operation 11; expected 0 to 10"),
-    ({"op": RQ_KMALLOC, "cpu": 4}, "CPU 4; expected 0 to 3"),
-    ({"op": RQ_KMALLOC, "node": 2}, "node 2; expected -1 to 1"),
+    ({"op": 11}, "operation 11"),
+    ({"op": RQ_KMALLOC, "cpu": 4}, "CPU 4"),
+    ({"op": RQ_KMALLOC, "node": 2}, "node 2"),
     ({"op": RQ_KMALLOC, "handle": -2}, "handle -2"),
-    ({"op": RQ_CACHE_ALLOC, "cache": 2}, "trace cache 2; expected 0 to 1"),
+    ({"op": RQ_CACHE_ALLOC, "cache": 2}, "trace cache 2"),
     ({"op": RQ_CACHE_ALLOC, "cache": -1}, "trace cache -1"),
-    ({"op": RQ_PAGE_ALLOC, "size": 21}, "order 21; expected 0 to 20"),
-    ({"op": RQ_PAGE_FREE, "size": -1}, "order -1"),
+    ({"op": RQ_PAGE_ALLOC, "size": 21}, "size 21"),
+    ({"op": RQ_PAGE_FREE, "size": -1}, "size -1"),
     ({"op": RQ_PAGE_FREE, "offset": -1}, "page offset -1"),
 ])
 def test_bad_requests(row: dict[str, int], message: str) -> None:
