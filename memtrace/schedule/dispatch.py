@@ -88,6 +88,36 @@ class BulkArray:
         self.addrs[self.n] = addr
         self.n += 1
 
+    @cython.cfunc
+    def restore_order(self, slab_of: cython.int[:]) -> cython.void:
+        """
+        From the order of the trace to the order in the kernel's array.
+
+        The kernel frees an array from its end, slab by slab, and notes each slab's objects as they lie in the array
+        (EXACT C1): so the trace has the array's slabs backwards and the objects of each slab forwards.
+        """
+        first: cython.int = 0
+        end: cython.int
+        self.reverse(0, self.n)
+        while first < self.n:
+            end = first + 1
+            while end < self.n and slab_of[self.addrs[end] >> PAGE_SHIFT] == slab_of[self.addrs[first] >> PAGE_SHIFT]:
+                end += 1
+            self.reverse(first, end)
+            first = end
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def reverse(self, first: cython.int, end: cython.int) -> cython.void:
+        """Turn the objects of [first, end) around."""
+        addr: cython.longlong
+        while first < end - 1:
+            end -= 1
+            addr = self.addrs[first]
+            self.addrs[first] = self.addrs[end]
+            self.addrs[end] = addr
+            first += 1
+
 
 @cython.cclass
 class Dispatcher(Decider):
@@ -411,6 +441,7 @@ class Dispatcher(Decider):
             if addr != 0:
                 bulk.add(addr)
             if self.flags[i] & FLAG_LAST and bulk.n > 0:
+                bulk.restore_order(self.machine.frames.slab)
                 self.machine.bulk_free(bulk.addrs, bulk.n, cpu)
                 bulk.n = 0
         elif addr != 0:
@@ -484,6 +515,7 @@ class Dispatcher(Decider):
             if bulk.n:
                 self.open_bulk += 1
                 self.it.reset()
+                bulk.restore_order(self.machine.frames.slab)
                 self.machine.bulk_free(bulk.addrs, bulk.n, cpu)
                 bulk.n = 0
 

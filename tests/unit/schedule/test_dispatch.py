@@ -94,6 +94,30 @@ def test_a_bulk_free_happens_at_its_last_object() -> None:
     dispatcher.machine.validate()
 
 
+def test_bulk_frees_are_repeated_in_the_traces_order() -> None:
+    """
+    The kernel frees an array from its end, slab by slab, and notes each slab's objects in array order (EXACT C1).
+
+    Three full slabs get free objects, one slab after the other: each goes on top of CPU 0's partial list, so the last
+    one is used first, and of each the object that was noted last.
+    """
+    dispatcher = Dispatcher(*small_machine())
+    n = dispatcher.machine.slab.caches[dispatcher.machine.find_cache("inode_cache")].objects
+    alloc = [{"op": RQ_BULK_ALLOC, "handle": i, "cache": 1} for i in range(4 * n)]
+    order = [2, 0, n, n + 5, n + 1, 2 * n + 3]
+    frees = [{"op": RQ_BULK_FREE, "handle": i, "flags": FLAG_LAST if i == order[-1] else 0} for i in order]
+    again = [{"op": RQ_CACHE_ALLOC, "handle": 4 * n + i, "cache": 1} for i in range(len(order))]
+    dispatcher.load(rows(*alloc, *frees, *again))
+    for i in range(len(alloc)):
+        dispatcher.decide(i)
+    was_at = {i: dispatcher.objects[4 * i] for i in order}  # four words a handle, the first is the address
+    for i in range(len(alloc), len(alloc) + len(frees) + len(again)):
+        dispatcher.decide(i)
+    now_at = [dispatcher.objects[4 * (4 * n + i)] for i in range(len(order))]
+    assert now_at == [was_at[i] for i in (2 * n + 3, n + 1, n + 5, n, 0, 2)]
+    dispatcher.machine.validate()
+
+
 def test_a_block_freed_in_pieces() -> None:
     dispatcher, _ = decided(rows(
         {"op": RQ_PAGE_ALLOC, "handle": 3, "size": 2},
