@@ -31,6 +31,9 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is being done, rows done, rows in all)."""
 
 CHECK_EVERY = 100_000
+REPLAYED = ("ts_ns", "cpu", "task", "event", "call_site", "ptr", "name", "bytes_req", "bytes_alloc", "gfp_flags",
+            "node", "order", "pfn", "ctx", "text")
+"""Columns of a trace that a replay reads: requests, and what tells what belongs together."""
 MAP_SAMPLES = 60
 """The map of physical memory looks at every page, so it is taken less often than the rest."""
 
@@ -204,7 +207,8 @@ class _Job:
         with ExitStack() as stack:
             self.phase("open")
             reader = stack.enter_context(
-                open_trace(self.trace, progress=lambda done, total: self.progress("reading", done, total))
+                open_trace(self.trace, columns=REPLAYED,
+                           progress=lambda done, total: self.progress("reading", done, total))
             )
             start = choose_start(reader, start_folder, machine, self.cpus, self.memory, self.nodes)
             source = TraceWindow(reader, start.row, self.window)

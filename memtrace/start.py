@@ -16,14 +16,13 @@ from .errors import ConfigError
 from .machines import load_machine, machine_from_exact, machine_from_proc
 from .snapshot.exact import find_start, read_exact
 from .snapshot.proc import ProcSnapshot, read_proc
-from .trace.schema import EV_MARKER
 from .units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
     from .mm.machine import Machine
     from .snapshot.exact_dump import ExactDump
-    from .trace.reading import TraceReader
     from .trace.requests import Census
+    from .trace.source import TraceReader
 
 _RECLAIM_ACCOUNT = 0x20000
 _DEFAULT_MEMORY = 1 << 30
@@ -77,12 +76,12 @@ def choose_start(
     if files.exact is not None:
         dump = read_exact(files.exact)
         start = Start(machine=machine_from_exact(dump), dump=dump)
-        row = find_marker(reader, (dump.marker,))
+        row = reader.find_marker((dump.marker,))
         start.sentence = f"the exact state of dump “{dump.name}”, every list in its order"
     else:
         proc = read_proc(folder)
         start = Start(machine=machine_from_proc(proc), proc=proc)
-        row = find_marker(reader, (files.proc_marker, f"SNAP_BEGIN {Path(folder).name}"))
+        row = reader.find_marker((files.proc_marker, f"SNAP_BEGIN {Path(folder).name}"))
         start.sentence = (
             f"the counts of snapshot “{Path(folder).name}” (/proc and /sys files); where free blocks lie within a "
             "zone is synthetic, slabs that the trace does not touch are taken to be full or placed on its lists"
@@ -122,16 +121,6 @@ def complete(start: Start, census: Census, cpus: int | None, memory: int | None,
     start.machine = config
     start.sentence = f"a freshly booted machine of {format_size(wanted)}, {config.cpus} CPUs: all managed memory free"
     return config
-
-
-def find_marker(reader: TraceReader, texts: tuple[str, ...]) -> int:
-    """Row of the first marker with one of these texts, or -1."""
-    for chunk in reader.chunks(1 << 17):
-        for i in np.flatnonzero(chunk.event == EV_MARKER):
-            code = int(chunk.text[i])
-            if code >= 0 and reader.vocab.text.names[code].strip() in texts:
-                return chunk.row0 + int(i)
-    return -1
 
 
 def lay_out_start(

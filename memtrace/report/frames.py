@@ -25,6 +25,9 @@ from ..units import PAGE_SIZE
 MAP_ROWS = 384
 """Rows of the map of physical memory, at most: more could not be told apart on a page."""
 
+HUGE_ORDER = 9
+"""2 MiB on x86: the order that huge pages need and that users ask about."""
+
 MAP_SAMPLES = 480
 """Samples of that map, at most."""
 

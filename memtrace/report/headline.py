@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..units import PAGE_SIZE, format_size, format_time
-from . import style
-from .frames import RunFrames, df_caches_at_peak, df_hits, df_latency, df_unusable, percentiles, share
-from .plots.latency import is_assumed
-from .plots.unusable_index import HUGE_ORDER
+from .assumed import is_assumed
+from .frames import HUGE_ORDER, RunFrames, df_caches_at_peak, df_hits, df_latency, df_unusable, percentiles, share
+from .wording import shorten, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ def _slab(run: RunFrames) -> Card:
     wasted = share(int(peak["waste_bytes"].sum()), total)
     return Card("Peak slab memory", format_size(total),
                 f"{wasted:.1f} % of it wasted on rounding, free objects and slab remainders; largest cache: "
-                f"{style.shorten(style.visible(peak['cache'].iloc[0]), 40)}")
+                f"{shorten(visible(peak['cache'].iloc[0]), 40)}")
 
 
 def _hits(run: RunFrames) -> Card:

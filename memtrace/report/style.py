@@ -18,6 +18,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..units import format_size, format_time
+from .wording import shorten, visible
 
 # Okabe and Ito, "Color Universal Design" (jfly.uni-koeln.de/color), without black, which is kept for text.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -80,37 +81,11 @@ def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
-def visible(text: object, drawable: bool = False) -> str:
-    """
-    Return ``text`` with what cannot be seen spelled out.
-
-    Control, bidirectional and other invisible characters become ``\\u202e``; an empty string becomes
-    ``(no name)``. With ``drawable``, so does everything the figures' font cannot show.
-    """
-    if text is None or text != text:  # a null of a table; pandas makes it a nan
-        return "(none)"
-    out = []
-    for char in str(text):
-        hidden = not _drawable(char) if drawable else (
-            char != " " and (unicodedata.category(char)[0] in "CZ" or not char.isprintable()))
-        out.append(f"\\u{ord(char):04x}" if hidden else char)
-    return "".join(out) if "".join(out).strip() else "(no name)"
-
-
-def shorten(text: object, width: int = 28) -> str:
-    """Return ``text`` in at most ``width`` characters, cut in the middle: both ends of a name tell names apart."""
-    shown = str(text)
-    if len(shown) <= width:
-        return shown
-    head = width // 2
-    return shown[:head] + "…" + shown[len(shown) - (width - 1 - head):]
-
-
 def label(text: object, width: int = 28) -> str:
     """Return a name from the trace as the figures write it: visible, drawable, short."""
     raw = str(text)
     # A name of thousands of characters is cut before it is looked at one by one.
-    return shorten(visible(shorten(raw, 4 * width), drawable=True), width)
+    return shorten(visible(shorten(raw, 4 * width), _drawable), width)
 
 
 def new_figure(height_in: float) -> Figure:

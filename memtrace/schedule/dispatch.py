@@ -88,7 +88,7 @@ class BulkArray:
         self.addrs[self.n] = addr
         self.n += 1
 
-    @cython.cfunc
+    @cython.ccall
     def restore_order(self, slab_of: cython.int[:]) -> cython.void:
         """
         From the order of the trace to the order in the kernel's array.

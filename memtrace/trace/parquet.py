@@ -95,6 +95,7 @@ class ParquetTrace:
     def __init__(
         self, path: str | Path, vocab: TraceVocab, columns: Sequence[str] | None = None, shown_as: str = ""
     ) -> None:
+        self.path = path
         self.shown_as = shown_as or str(path)
         self.vocab = vocab
         self._file = self._open(path)

@@ -26,7 +26,7 @@ from .csv_tokenizer import CSV_COLUMNS, CsvTokenizer
 from .interner import Rows
 from .parquet import OPTIONAL_COLUMNS, ParquetTrace, ParquetTraceWriter
 from .problems import Problems, Settler
-from .schema import EventChunk, TraceVocab
+from .schema import EV_MARKER, EventChunk, TraceVocab
 from .text import ROWS_PER_CHUNK, parsed_chunks
 from .tokenizer import CAUSES, LOST_EVENTS, TextTokenizer
 
@@ -100,6 +100,18 @@ class TraceReader:
     def chunks_with_text(self, rows_per_chunk: int = ROWS_PER_CHUNK) -> Iterator[tuple[EventChunk, Any]]:
         """Like `chunks`, and with every row's text as a pyarrow string array, for writing them again."""
         yield from self._pass(rows_per_chunk, texts=True)
+
+    def find_marker(self, texts: Sequence[str]) -> int:
+        """Row of the first marker with one of these texts, from 0; -1 when there is none."""
+        trace = ParquetTrace(self._trace.path, TraceVocab(), ("text",), self.path)
+        try:
+            for chunk, _ in trace.batches(ROWS_PER_CHUNK):
+                for i in (chunk.event == EV_MARKER).nonzero()[0].tolist():
+                    if chunk.text[i] >= 0 and trace.vocab.text.names[chunk.text[i]].strip() in texts:
+                        return chunk.row0 + int(i)
+        finally:
+            trace.close()
+        return -1
 
     def close(self) -> None:
         self._trace.close()

@@ -8,11 +8,9 @@ from matplotlib.ticker import PercentFormatter
 
 from ...units import PAGE_SIZE, format_size
 from .. import style
-from ..frames import RunFrames, df_unusable
+from ..frames import HUGE_ORDER, RunFrames, df_unusable
 
 TITLE = "Free memory in blocks too small to use (unusable free index)"
-HUGE_ORDER = 9
-"""2 MiB on x86: the order that huge pages need and that users ask about."""
 
 
 @matplotlib.rc_context(style.RC)
