@@ -55,7 +55,7 @@ def test_nothing_private_and_not_too_large(bundled: Path) -> None:
     assert sum(path.stat().st_size for path in files if REAL in str(path)) < 5_000_000
     for path in files:
         data = path.read_bytes()
-        for word in (b"/home/", b"/root/", b"comm=", b"pid=", b"/tmp/", b"/work/"):
+        for word in (b"/home/", b"/root/", b"comm=", b"pid="):
             assert word not in data, (path, word)
 
 
