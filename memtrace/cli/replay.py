@@ -87,6 +87,7 @@ def summary(folder: Path, report: bool) -> list[str]:
     """What to tell about a finished run: the headline, what was left out, and where to look."""
     from memtrace.report.frames import RunFrames
     from memtrace.report.headline import headline
+    from memtrace.run import UNUSED
 
     run = RunFrames(folder)
     manifest = run.manifest
@@ -94,6 +95,8 @@ def summary(folder: Path, report: bool) -> list[str]:
     seconds = sum(timings.values())
     lines = [f"{manifest['operations']:,} operations of {manifest['trace']['rows']:,} rows, from {manifest['start']}"]
     lines += [f"  {card.what + ':':<32} {card.value:<12} {card.more}" for card in headline(run)]
+    lines += [f"    {n:,}: {manifest['causes'].get(cause, cause)}"
+              for cause, n in manifest["counts"].items() if cause in UNUSED]
     lines += [f"  note: {note}" for note in manifest["notes"]]
     lines.append(f"in {seconds:.1f} s; written to {folder}")
     if report:
