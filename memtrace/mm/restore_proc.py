@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from memtrace.snapshot.slabinfo import ProcCache
 
 
+_HOLE = 3
+"""Mark of pages that do not exist, beside 0 unknown, 1 seen in use and 2 placed free."""
+
+
 @dataclass(slots=True)
 class SeenSlab:
     """A slab that pre-dates the trace, as the trace shows it.
@@ -161,6 +165,8 @@ def restore_proc(
     """
     counts = LayoutCounts()
     taken = bytearray(machine.frames.nr_frames)
+    for start, end in machine.config.holes:
+        taken[start:end] = bytes([_HOLE]) * (min(end, len(taken)) - start)
     for pfn, order in used_pages:
         taken[pfn : pfn + (1 << order)] = b"\1" * (1 << order)
     by_cache: dict[int, list[SeenSlab]] = defaultdict(list)
@@ -380,7 +386,7 @@ class _ZoneLayout:
         """Is nothing known to lie in [start, end), and is all of it in the zone?"""
         if start < self.zone.start_pfn or end > self.zone.end_pfn:
             return False
-        return self.taken.find(1, start, end) < 0 and self.taken.find(2, start, end) < 0
+        return self.taken.count(0, start, end) == end - start
 
     def is_free(self, pfn: int) -> bool:
         return 0 <= pfn < len(self.taken) and self.taken[pfn] == 2
