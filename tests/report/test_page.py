@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from memtrace.errors import MetricsError
 from memtrace.mm.paths import COSTS, PATHS
-from memtrace.report import page, style, tables
+from memtrace.report import assumed, page, style, tables
 from memtrace.report.frames import RunFrames, df_cache_bytes, df_locks
 from memtrace.report.headline import headline
 from memtrace.report.plots import hit_rates, latency, lock_waits, memory_map
@@ -182,12 +182,12 @@ def test_assumed_costs_are_marked(folder_of) -> None:
     run = RunFrames(folder_of("normal"))
     labels = [tick.get_text() for tick in latency.draw(run).axes[0].get_yticklabels()]
     assert "alloc fastpath" in labels and "alloc refill *" in labels
-    assert latency.is_assumed(run, "alloc", "a path nobody knows")
+    assert assumed.is_assumed(run, "alloc", "a path nobody knows")
     run.manifest["costs"] = []
-    assert latency.is_assumed(run, "alloc", "fastpath"), "without a price list nothing is known to be measured"
-    known = {name for names in latency.PATH_COSTS.values() for name in names}
+    assert assumed.is_assumed(run, "alloc", "fastpath"), "without a price list nothing is known to be measured"
+    known = {name for names in assumed.PATH_COSTS.values() for name in names}
     run.manifest["costs"] = [{"name": name, "assumed": False} for name in known]
-    assert not latency.is_assumed(run, "alloc", "refill")
+    assert not assumed.is_assumed(run, "alloc", "refill")
 
 
 def test_map_shows_what_most_used_pages_are() -> None:
@@ -233,5 +233,5 @@ def test_a_browser_shows_it_without_a_complaint(copy_of, tmp_path: Path, shape: 
 
 
 def test_every_path_has_its_costs() -> None:
-    assert set(latency.PATH_COSTS) == set(PATHS)
-    assert {name for names in latency.PATH_COSTS.values() for name in names} == set(COSTS)
+    assert set(assumed.PATH_COSTS) == set(PATHS)
+    assert {name for names in assumed.PATH_COSTS.values() for name in names} == set(COSTS)
