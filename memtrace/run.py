@@ -268,11 +268,12 @@ class _Job:
         played: Played, dispatcher: Dispatcher, paired: dict[str, int], costs: Any, rows: dict[str, int],
     ) -> None:
         from .metrics.manifest import manifest, versions
-        from .schedule.causes import CAUSES as MODEL_CAUSES
+        from .schedule.dispatch import CAUSES as MODEL_CAUSES
         from .trace.causes import CAUSES as TRACE_CAUSES
+        from .trace.causes import NOTED
 
         counts = {**reader.problems, **census.counts, **paired, **dispatcher.counts()}
-        causes = {**dict(TRACE_CAUSES), **MODEL_CAUSES}
+        causes = {**dict(TRACE_CAUSES), **NOTED, **dict(MODEL_CAUSES)}
         shown = str(self.trace)
         self.phase("manifest")
         new_run.write_manifest(manifest(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .trace.source import TraceReader
 
 _RECLAIM_ACCOUNT = 0x20000
-_DEFAULT_MEMORY = 1 << 30
+_LEAST_MEMORY = 512 << 20
 _BASE = "vm-512m-4cpu"
 """Preset whose CPUs and memory are changed when the user names sizes or nothing at all."""
 
@@ -99,12 +99,8 @@ def choose_start(
 def _booted(machine: str | Path | None, cpus: int | None, memory: int | None, nodes: int | None) -> Start:
     if machine is None and (cpus is None or memory is None):
         return Start(sentence="a freshly booted machine")
-    config = load_machine(machine, cpus, memory, nodes) if machine is not None else _sized(cpus, memory, nodes)
+    config = load_machine(machine if machine is not None else _BASE, cpus, memory, nodes)
     return Start(machine=config, sentence="a freshly booted machine: all managed memory free")
-
-
-def _sized(cpus: int | None, memory: int | None, nodes: int | None) -> MachineConfig:
-    return load_machine(_BASE, cpus, memory, nodes)
 
 
 def complete(start: Start, census: Census, cpus: int | None, memory: int | None, nodes: int | None) -> MachineConfig:
@@ -112,10 +108,10 @@ def complete(start: Start, census: Census, cpus: int | None, memory: int | None,
     if start.machine is not None:
         return start.machine
     reach = (census.max_pfn + 1) * PAGE_SIZE
-    wanted = memory or max(_DEFAULT_MEMORY // 2, 1 << max(reach - 1, 1).bit_length())
+    wanted = memory or max(_LEAST_MEMORY, 1 << max(reach - 1, 1).bit_length())
     if census.max_pfn >= 1 << 20 and memory is None:
-        wanted = max(_DEFAULT_MEMORY, reach - (1 << 30))  # 64-bit machines have a hole of 1 GiB below 4 GiB
-    config = _sized(cpus or census.cpus, wanted, nodes)
+        wanted = reach - (1 << 30)  # 64-bit machines have a hole of 1 GiB below 4 GiB
+    config = load_machine(_BASE, cpus or census.cpus, wanted, nodes)
     said = "its CPUs, and memory up to its highest page" if memory is None else "its CPUs"
     config = replace(config, source=f"derived from the trace: {said}")
     start.machine = config

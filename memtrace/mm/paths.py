@@ -8,13 +8,6 @@ kind costs stands in ``data/costs.toml``. Names are those of the kernel's own co
 
 from __future__ import annotations
 
-# Operations, as the latency table prints them.
-OPS = ("alloc", "free", "page_alloc", "page_free")
-OP_ALLOC = 0
-OP_FREE = 1
-OP_PAGE_ALLOC = 2
-OP_PAGE_FREE = 3
-
 # Paths: (operation, name). The deepest stage that an operation reached names its path.
 PATHS = (
     ("alloc", "fastpath"),

@@ -32,6 +32,15 @@ CAUSES: tuple[tuple[str, str], ...] = (
 )
 CAUSE_NAMES = tuple(name for name, _ in CAUSES)
 
+NOTED: dict[str, str] = {
+    "cache_inferred": "allocations whose event names no cache; it was inferred from frees and pages",
+    "cache_unknown": "allocations whose cache nothing in the trace names; kept apart as unknown:<call site>:<size>",
+    "unknown_event": "rows of events that memtrace does not know; kept and ignored",
+    "lost_events": "events lost while recording",
+    "time_backwards": "rows whose time lies before the row above; set to that row's",
+}
+"""What the reader and the census count besides ``CAUSES``."""
+
 C_FREE_OF_UNKNOWN = 0
 C_FREE_OF_UNTRACED_ALLOC = 1
 C_DOUBLE_FREE = 2
