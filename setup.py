@@ -33,7 +33,8 @@ DIRECTIVES = {
     "binding": False,
 }
 # -w: warnings about generated code tell nobody anything.
-C_FLAGS = [] if sys.platform == "win32" else ["-O3", "-g0", "-w"]
+# A developer may want a quick compiler more than quick code: MEMTRACE_CFLAGS="-O1 -g0 -w".
+C_FLAGS = [] if sys.platform == "win32" else os.environ.get("MEMTRACE_CFLAGS", "-O3 -g0 -w").split()
 # Cython's own helpers (memoryviews) once, not in every module: that halves what the C compiler has to do.
 SHARED = "memtrace._cython_shared"
 NO_COMPILER = (
