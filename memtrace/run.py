@@ -150,8 +150,10 @@ def _kernel(name: str, settings: Sequence[str]) -> KernelConfig:
 
 
 def _check_choices(allocator: str, timing: str, engine: str) -> None:
+    from .mm.boot import ALLOCATORS
+
     for option, value, known in (
-        ("--allocator", allocator, ("slub",)),
+        ("--allocator", allocator, ALLOCATORS),
         ("--timing", timing, ("recorded",)),
         ("--engine", engine, ("fused", "reference")),
     ):
@@ -217,7 +219,7 @@ class _Job:
             census = take_census(source, progress=lambda done: self.progress("reading", done, rows))
             self.phase("layout")
             machine_config = complete(start, census, self.cpus, self.memory, self.nodes)
-            model, cache_map, notes = lay_out_start(start, census, self.kernel, self.seed)
+            model, cache_map, notes = lay_out_start(start, census, self.kernel, self.seed, self.allocator)
             config = ReplayConfig(
                 machine=machine_config, kernel=self.kernel, allocator=self.allocator, engine=self.engine,
                 sample_ns=self.sample_ns, check_every=CHECK_EVERY if self.check else 0, seed=self.seed,
@@ -234,6 +236,7 @@ class _Job:
         from .mm.vmstat import VmStat
         from .schedule.clock import play, round_sample_ns
         from .schedule.costs import CostTable
+        from .schedule.daemons import make_daemons
         from .schedule.dispatch import Dispatcher
         from .trace.fold import Fold
         from .trace.pairing import RequestStream
@@ -257,6 +260,7 @@ class _Job:
                 sample_ns=sample_ns, end_ns=census.end_ns, engine=self.engine, check_every=config.check_every,
                 check=model.validate if self.check else None,
                 progress=lambda row: self.progress("replaying", row + 1, reader.rows or 0),
+                daemons=make_daemons(model, config),
             )
             self.phase("write")
             recorder.finish(played.latency.columns(), played.locks.columns(), dispatcher.sites.columns())

@@ -120,7 +120,7 @@ def complete(start: Start, census: Census, cpus: int | None, memory: int | None,
 
 
 def lay_out_start(
-    start: Start, census: Census, kernel: KernelConfig, seed: int
+    start: Start, census: Census, kernel: KernelConfig, seed: int, allocator: str = "slub"
 ) -> tuple[Machine, np.ndarray, list[str]]:
     """
     Build the machine in its starting state.
@@ -139,11 +139,11 @@ def lay_out_start(
         kernel = replace(kernel, memcg=True)
     notes = list(start.notes)
     if start.dump is not None:
-        machine = build(start.machine, kernel, seed)
+        machine = build(start.machine, kernel, seed, allocator)
         restore_exact(machine, start.dump)
         cache_map = map_caches(machine, census)
     elif start.proc is not None:
-        machine = build(start.machine, kernel, seed)
+        machine = build(start.machine, kernel, seed, allocator)
         restore_caches(machine, start.proc)
         cache_map = map_caches(machine, census)
         live, free = seen_objects(machine, census, cache_map)
@@ -160,7 +160,7 @@ def lay_out_start(
         if counts.blocks_unplaced:
             notes.append(f"{counts.blocks_unplaced:,} free blocks of the snapshot found no place between pages in use.")
     else:
-        machine = boot(start.machine, kernel, seed)
+        machine = boot(start.machine, kernel, seed, allocator)
         cache_map = map_caches(machine, census)
     return machine, cache_map, notes
 

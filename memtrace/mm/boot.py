@@ -16,6 +16,8 @@ from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.slab_common import SlabAllocator
 from memtrace.mm.slub import Slub
 
+ALLOCATORS = ("slub",)
+"""The slab allocators that ``make_allocator`` knows."""
 _MAX_NUMNODES = 1024
 
 
@@ -62,7 +64,7 @@ def make_allocator(
     """The one slab allocator of a machine."""
     if name == "slub":
         return Slub(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed, config.bits // 8)
-    raise ConfigError(f'allocator "{name}": not modelled; this version knows slub.')
+    raise ConfigError(f'allocator "{name}": not modelled; this version knows {", ".join(ALLOCATORS)}.')
 
 
 def boot(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator: str = "slub") -> Machine:

@@ -59,3 +59,7 @@ ZERO_SIZE_PTR = 16
 # Object marks in a slab's next array: the index of the next free object, or one of these.
 OBJ_END = -1  # last on its freelist
 OBJ_LIVE = -2  # handed out
+
+# Who is asked for by Itinerary.wake, with what argument.
+WAKE_DEFERRED = 0
+"""Deferred work of a CPU (the argument) has just been done."""

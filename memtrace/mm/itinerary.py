@@ -26,6 +26,10 @@ class Itinerary:
     lock: cython.int[:]
     cls: cython.int[:]
     count: cython.int[:]
+    woken: cython.bint
+    """Somebody who runs beside the CPUs is to be woken: ``wakes`` says who."""
+    wakes: list
+    """(WAKE_* of ``constants``, argument) since they were last taken."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -33,6 +37,8 @@ class Itinerary:
         self.lock = array("i", [0]) * MAX_STEPS
         self.cls = array("i", [0]) * MAX_STEPS
         self.count = array("i", [0]) * MAX_STEPS
+        self.woken = False
+        self.wakes = []
 
     @cython.ccall
     @cython.exceptval(check=False)
@@ -59,3 +65,16 @@ class Itinerary:
         self.cls[i] = cls
         self.count[i] = count
         self.n = i + 1
+
+    @cython.ccall
+    def wake(self, kind: cython.int, argument: cython.int) -> cython.void:
+        """Ask for a daemon; it runs when everything of this instant is decided. A reset leaves this as it is."""
+        self.woken = True
+        self.wakes.append((kind, argument))
+
+    def take_wakes(self) -> list:
+        """(kind, argument) of all daemons asked for since the last call."""
+        wakes = self.wakes
+        self.wakes = []
+        self.woken = False
+        return wakes

@@ -6,11 +6,12 @@ A whole simulated machine: frames, zones, page allocator and slab allocator, and
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import cython
 
-from memtrace.mm.constants import NIL, PAGE_SHIFT, PAGE_USED, UNKNOWN_OWNER
+from memtrace.mm.constants import NIL, PAGE_SHIFT, PAGE_USED, UNKNOWN_OWNER, WAKE_DEFERRED
 from memtrace.mm.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.mmzone import Frames, Zone
@@ -37,6 +38,9 @@ class Machine:
     nr_zones: cython.int
     next_unknown: cython.int
     """Where ``adopt_page`` goes on looking for pages of unknown owners."""
+    deferred: cython.uchar[:]
+    """By CPU: work waits for the CPU's next operation, because it does not wake an idle CPU."""
+    nr_deferred: cython.int
     exact: cython.bint
     """Pages that pre-date the trace lie where the recording says (exact dump)."""
 
@@ -50,6 +54,8 @@ class Machine:
         self.nr_nodes = slab.nr_nodes
         self.nr_zones = len(pages.zones)
         self.next_unknown = 0
+        self.deferred = array("B", [0]) * self.nr_cpus
+        self.nr_deferred = 0
         self.exact = False
 
     # -- objects ----------------------------------------------------------------------------------
@@ -241,6 +247,25 @@ class Machine:
         self.frames.kind[pfn] = PAGE_USED
         self.frames.order[pfn] = order
         self.frames.mt[pfn] = zone.get_pageblock_migratetype(pfn)
+
+    # -- work beside the operations ---------------------------------------------------------------
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def defer(self, cpu: cython.int) -> cython.void:
+        """The allocator's periodic work is due on this CPU: it is done before the CPU's next operation."""
+        if not self.deferred[cpu]:
+            self.deferred[cpu] = True
+            self.nr_deferred += 1
+
+    @cython.ccall
+    def run_deferred(self, cpu: cython.int) -> cython.void:
+        """Do what waited for this CPU."""
+        self.deferred[cpu] = False
+        self.nr_deferred -= 1
+        self.it.reset()
+        self.slab.deferred_work(cpu)
+        self.it.wake(WAKE_DEFERRED, cpu)
 
     # -- locks, statistics, rare events -----------------------------------------------------------
 

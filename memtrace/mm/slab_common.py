@@ -228,6 +228,10 @@ class SlabAllocator:
         """Register a full slab that the starting state counted but could not place."""
         raise NotImplementedError
 
+    @cython.ccall
+    def deferred_work(self, cpu: cython.int) -> cython.void:
+        """Periodic work of a CPU that waits until the CPU is busy anyway; most allocators have none."""
+
     def reset_statistics(self) -> None:
         """Zero every counter of every cache."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ ts_ns <= t and nothing later, whichever engine plays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import simpy
 from ..errors import ConfigError, ModelError
 from ..trace.requests import Requests
 from .costs import CostTable
+from .daemons import Daemon, Daemons
 from .data_plane import DataPlane
 from .decider import Decider
 from .exits import EXIT_CHECK, EXIT_CHUNK, EXIT_HORIZON, EXIT_MARKER
@@ -71,6 +72,7 @@ def play(
     check_every: int = 0,
     check: Callable[[], None] | None = None,
     progress: Callable[[int], None] | None = None,
+    daemons: Sequence[Daemon] = (),
 ) -> Played:
     """
     Play all requests.
@@ -95,6 +97,8 @@ def play(
         Call ``check`` after every so many operations, and at the end; 0 never.
     progress
         Called with the last row of each chunk when it has been played.
+    daemons
+        What runs beside the CPUs.
 
     Raises
     ------
@@ -108,10 +112,11 @@ def play(
     chunks = (requests for requests in chunks if len(requests))
     first = next(chunks, None)
     begin = int(first.ts_ns[0]) // sample_ns * sample_ns if first is not None else 0
-    run = _Run(simpy.Environment(begin), decider, recorder, check, check_every)
+    run = _Run(simpy.Environment(begin), decider, recorder, Daemons(daemons, decider.it), check, check_every)
     latency = LatencyTable(cpus)
     locks = LockTable(nr_locks)
     run.env.process(run.sampler(begin, sample_ns, end_ns))
+    run.daemons.start(run.env, end_ns)
     rows = run.reported(first, chunks, end_ns, progress)
     try:
         if engine == "fused":
@@ -134,11 +139,12 @@ def play(
 class _Run:
     """One call of ``play``: the clock, what it calls back, and how far it is."""
 
-    def __init__(self, env: simpy.Environment, decider: Decider, recorder: Recorder,
+    def __init__(self, env: simpy.Environment, decider: Decider, recorder: Recorder, daemons: Daemons,
                  check: Callable[[], None] | None, check_every: int) -> None:
         self.env = env
         self.decider = decider
         self.recorder = recorder
+        self.daemons = daemons
         self.check = check
         self.check_every = check_every
         self.until_check = check_every
@@ -186,8 +192,10 @@ class _Run:
         at(self.env, t_ns, PRIORITY_SAMPLE).callbacks.append(lambda _: self.recorder.sample(t_ns))
 
     def decided(self) -> None:
-        """Count an operation; the validators may be due."""
+        """Count an operation; daemons may have been woken, the validators may be due."""
         self.operations += 1
+        if self.decider.it.woken:
+            self.daemons.pass_on(self.t_ns)
         if self.check is not None and self.check_every and self.operations % self.check_every == 0:
             self.check()
 
@@ -204,6 +212,8 @@ class _Run:
                 finally:
                     self.at = plane.next_i - 1
                     self.operations = plane.operations
+                if self.decider.it.woken:
+                    self.daemons.pass_on(self.t_ns)
                 if reason == EXIT_CHUNK:
                     break
                 if reason == EXIT_HORIZON:

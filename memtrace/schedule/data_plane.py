@@ -22,7 +22,7 @@ from memtrace.errors import ModelError
 from memtrace.mm.itinerary import Itinerary
 from memtrace.schedule.costs import PS_PER_NS, CostTable
 from memtrace.schedule.decider import Decider
-from memtrace.schedule.exits import EXIT_CHECK, EXIT_CHUNK, EXIT_HORIZON, EXIT_MARKER
+from memtrace.schedule.exits import EXIT_CHECK, EXIT_CHUNK, EXIT_HORIZON, EXIT_MARKER, EXIT_WAKE
 from memtrace.schedule.latency import LatencyTable
 from memtrace.schedule.locks import LockTable
 from memtrace.trace.requests import RQ_MARKER
@@ -171,7 +171,8 @@ class DataPlane:
         Returns
         -------
         ``EXIT_HORIZON`` when it has; ``EXIT_CHUNK`` when the chunk has ended before; ``EXIT_MARKER`` behind a
-        marker (request ``next_i - 1``); ``EXIT_CHECK`` when the validators are due.
+        marker (request ``next_i - 1``); ``EXIT_CHECK`` when the validators are due; ``EXIT_WAKE`` when
+        the operation asked for a daemon.
         """
         decider: Decider = self.decider
         ts_ns: cython.longlong[:] = decider.ts_ns
@@ -208,6 +209,8 @@ class DataPlane:
                 if self.until_check == 0:
                     self.until_check = self.check_every
                     return EXIT_CHECK
+            if decider.it.woken:
+                return EXIT_WAKE
 
     @cython.ccall
     def finish(self) -> cython.void:

@@ -355,6 +355,8 @@ class Dispatcher(Decider):
         """Execute request i of the loaded chunk; the path it took."""
         op: cython.int = self.op[i]
         it: Itinerary = self.it
+        if self.machine.nr_deferred > 0 and self.machine.deferred[self.cpu[i]]:
+            self.machine.run_deferred(self.cpu[i])
         it.reset()
         self.cache = NONE
         self.site = NONE

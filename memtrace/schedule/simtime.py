@@ -8,7 +8,8 @@ from simpy.events import EventPriority
 PRIORITY_DECIDE = EventPriority(0)  # first, requests of this instant are decided,
 # 1 is SimPy's own: steps end, CPUs go on, locks are let go,
 PRIORITY_LOCKS = EventPriority(3)  # then the instant's requests for locks join their queues,
-PRIORITY_SAMPLE = EventPriority(4)  # and a sample sees everything decided up to and including its instant.
+PRIORITY_DAEMON = EventPriority(4)  # then whoever runs beside the CPUs does its work,
+PRIORITY_SAMPLE = EventPriority(5)  # and a sample sees everything decided up to and including its instant.
 
 
 def at(env: simpy.Environment, t_ns: int, priority: EventPriority) -> simpy.Event:
