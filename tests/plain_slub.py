@@ -228,12 +228,12 @@ class PlainSlub:
         else:
             count["deactivate_full"] += 1
 
-    def flush(self, cache: Cache, cpus: int, cpu: int) -> None:
-        for owner in range(cpus):
-            if owner in cache.slab:
+    def flush(self, cache: Cache, cpus: int) -> None:
+        for cpu in range(cpus):
+            if cpu in cache.slab:
                 cache.counts[cpu]["cpuslab_flush"] += 1
-                self.deactivate(cache, owner, cpu)
-            slabs, cache.waiting[owner] = cache.waiting[owner], []
+                self.deactivate(cache, cpu, cpu)
+            slabs, cache.waiting[cpu] = cache.waiting[cpu], []
             self.unfreeze(cache, slabs, cpu)
 
     def bulk_free(self, addrs: list[int], cpu: int) -> None:

@@ -140,7 +140,7 @@ def cpu_freelist(machine: Machine, cache: int, cpu: int = 0) -> list[int]:
 def free_everything_idle(machine: Machine) -> None:
     """Take away all that caches and CPUs legitimately keep: flushed and drained."""
     for cache in range(machine.nr_caches):
-        machine.slab.flush_all(cache, 0)
+        machine.slab.flush_all(cache)
     machine.pages.drain_all_pages()
 
 

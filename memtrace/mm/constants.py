@@ -54,6 +54,7 @@ SLAB_NOLEAKTRACE = 0x800000
 SLAB_ACCOUNT = 0x4000000
 
 KMALLOC_MAX_CACHED = 8192
+KMALLOC_MAX_SIZE = 4 << 20  # one block of the highest order
 ZERO_SIZE_PTR = 16
 
 # Object marks in a slab's next array: the index of the next free object, or one of these.

@@ -12,6 +12,7 @@ import cython
 
 from memtrace.mm.constants import (
     KMALLOC_MAX_CACHED,
+    KMALLOC_MAX_SIZE,
     MAX_ORDER,
     NIL,
     PAGE_SHIFT,
@@ -80,6 +81,10 @@ class KmemCache:
     min_objects: cython.int
     live: cython.longlong
     """Objects handed out and not yet freed."""
+    refcount: cython.int
+    """Creators that have not destroyed it yet: one, and one for each alias."""
+    gone: cython.bint
+    """Destroyed: only its number is left, so that other caches keep theirs."""
 
     def __init__(self, index: cython.int, name: str) -> None:
         self.index = index
@@ -99,6 +104,8 @@ class KmemCache:
         self.min_order = 0
         self.min_objects = 0
         self.live = 0
+        self.refcount = 1
+        self.gone = False
 
 
 @cython.cclass
@@ -232,6 +239,40 @@ class SlabAllocator:
     def deferred_work(self, cpu: cython.int) -> cython.void:
         """Periodic work of a CPU that waits until the CPU is busy anyway; most allocators have none."""
 
+    @cython.ccall
+    def shrink_cache(self, s: KmemCache, cpu: cython.int) -> cython.int:
+        """
+        Kernel: __kmem_cache_shrink(): give back what no object lies in; the slabs freed.
+
+        ``cpu`` is the one that asks. An allocator without slabs of its own to keep does nothing and returns 0.
+        """
+        raise NotImplementedError
+
+    @cython.ccall
+    def destroy_cache(self, s: KmemCache, cpu: cython.int) -> cython.bint:
+        """
+        Kernel: __kmem_cache_shutdown(): give back every slab of a cache; False when an object is still alive.
+
+        What is empty goes back even then. The caller (``kmem_cache_destroy``) takes the cache off the registry.
+        """
+        raise NotImplementedError
+
+    @cython.ccall
+    def ksize(self, addr: cython.longlong) -> cython.longlong:
+        """
+        Kernel: ksize(): bytes usable at the address of a live object, 0 for NULL and ZERO_SIZE_PTR (MODEL 5.4).
+
+        Here: a cache's stride, but no further than ``inuse`` where the free pointer lies behind the object; a large
+        kmalloc's whole block.
+        """
+        if addr <= ZERO_SIZE_PTR:
+            return 0
+        pfn: cython.int = cython.cast(cython.int, addr >> PAGE_SHIFT)
+        if self.frames.slab[pfn] < 0:
+            return cython.cast(cython.longlong, PAGE_SIZE) << self.frames.order[pfn]
+        s: KmemCache = self.cache_of(addr)
+        return s.inuse if s.flags & SLAB_TYPESAFE_BY_RCU else s.size
+
     def reset_statistics(self) -> None:
         """Zero every counter of every cache."""
         raise NotImplementedError
@@ -278,7 +319,7 @@ class SlabAllocator:
         index = self.by_name.get(name, NIL)
         if index != NIL:
             return index
-        s = self.new_cache(len(self.caches), name)
+        s = self.new_cache(self.free_index(name), name)
         s.object_size = object_size
         s.align = max(8, align)
         s.flags = flags
@@ -293,11 +334,68 @@ class SlabAllocator:
                 twin.aliases.append(name)
                 twin.object_size = max(twin.object_size, object_size)
                 twin.inuse = max(twin.inuse, s.inuse)
+                twin.refcount += 1
                 self.by_name[name] = twin.index
                 return twin.index
-        self.caches.append(s)
+        if s.index == len(self.caches):
+            self.caches.append(s)
+        else:
+            self.caches[s.index] = s
         self.by_name[name] = s.index
         return s.index
+
+    def kmem_cache_create(self, name: str, size: int, align: int = 0, flags: int = 0, ctor: bool = False) -> int:
+        """
+        Kernel: kmem_cache_create(): index of the cache that serves ``name`` from now on, or -1 for NULL.
+
+        NULL is returned for a size of nothing or of more than the largest kmalloc, and for the second cache of a
+        name that cannot be merged (its directory in sysfs exists).
+        """
+        if size < self.word or size > KMALLOC_MAX_SIZE:
+            return NIL
+        index = self.by_name.get(name, NIL)
+        if index == NIL:
+            return self.create_cache(name, size, align, flags, ctor)
+        s = self.caches[index]
+        if not s.merge or ctor:
+            return NIL
+        s.refcount += 1
+        s.aliases.append(name)
+        s.object_size = max(s.object_size, size)
+        return index
+
+    def kmem_cache_destroy(self, name: str, cpu: int) -> bool:
+        """
+        Kernel: kmem_cache_destroy(): one creator less; the last one's call takes the cache away.
+
+        False when objects are still alive: the kernel warns, and the cache stays for good. A cache that goes leaves
+        its number behind, for the next cache of its name.
+        """
+        index = self.by_name[name]
+        s = self.caches[index]
+        s.refcount -= 1
+        if name in s.aliases:
+            s.aliases.remove(name)
+            if name != s.name and name not in s.aliases:
+                del self.by_name[name]
+        if s.refcount != 0:
+            return True
+        if not self.destroy_cache(s, cpu):
+            return False
+        for known in (s.name, *s.aliases):
+            self.by_name.pop(known, None)
+        grave = self.new_cache(index, s.name)
+        grave.gone = True
+        grave.merge = False
+        self.caches[index] = grave
+        return True
+
+    def free_index(self, name: str) -> int:
+        """Number of the destroyed cache of this name, else the next new one."""
+        for s in self.caches:
+            if s.gone and s.name == name:
+                return s.index
+        return len(self.caches)
 
     def find_mergeable(self, s: KmemCache) -> KmemCache | None:
         """Kernel: find_mergeable(): the oldest cache that can serve ``s`` too (MODEL 6.11)."""

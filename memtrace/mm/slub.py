@@ -417,18 +417,28 @@ class Slub(SlubSlabs):
 
     @cython.ccall
     @cython.exceptval(check=False)
-    def flush_all(self, index: cython.int, cpu: cython.int) -> cython.void:
-        """Kernel: flush_all(): every CPU's slab and partial list of one cache, to the nodes (MODEL 6.12)."""
+    def flush_cpu(self, s: SlubCache, owner: cython.int, cpu: cython.int) -> cython.void:
+        """Kernel: __flush_cpu_slab(): the slab and the partial list of CPU ``owner``, to the nodes, on ``cpu``."""
+        if s.c_slab[owner] != NIL:
+            self.count(s, cpu, CPUSLAB_FLUSH)
+            self.flush_cpu_slab(s, owner, cpu)
+        if s.c_partial[owner] != NIL:
+            slab: cython.int = s.c_partial[owner]
+            s.c_partial[owner] = NIL
+            self.unfreeze_partials(s, slab, cpu)
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def flush_all(self, index: cython.int) -> cython.void:
+        """
+        Kernel: flush_all(): every CPU gives its part of one cache to the nodes, by itself (MODEL 6.12).
+
+        Departs: at once, one CPU after the other; in the kernel by work queued on each
+        """
         s: SlubCache = self.caches[index]
         owner: cython.int
         for owner in range(self.nr_cpus):
-            if s.c_slab[owner] != NIL:
-                self.count(s, cpu, CPUSLAB_FLUSH)
-                self.flush_cpu_slab(s, owner, cpu)
-            if s.c_partial[owner] != NIL:
-                slab: cython.int = s.c_partial[owner]
-                s.c_partial[owner] = NIL
-                self.unfreeze_partials(s, slab, cpu)
+            self.flush_cpu(s, owner, owner)
 
     # -- bulk -------------------------------------------------------------------------------------
 
@@ -527,6 +537,18 @@ class Slub(SlubSlabs):
         else:
             self.slab_free_slow(s, slab, head, tail, n, cpu)
         return resume
+
+    @cython.ccall
+    def shrink_cache(self, s: KmemCache, cpu: cython.int) -> cython.int:
+        from memtrace.mm.slub_shrink import shrink_slabs
+
+        return shrink_slabs(self, s, cpu)
+
+    @cython.ccall
+    def destroy_cache(self, s: KmemCache, cpu: cython.int) -> cython.bint:
+        from memtrace.mm.slub_shrink import shut_down
+
+        return shut_down(self, s, cpu)
 
     # -- for samples and --check ------------------------------------------------------------------
 

@@ -133,8 +133,8 @@ class Pair:
                 self.pages.release(pfn, order, cpu)
         elif what < 0.99:
             at = rng.randrange(len(SIZES))
-            self.model.slab.flush_all(self.first + at, cpu)
-            self.slub.flush(self.slub.caches[at], self.cpus, cpu)
+            self.model.slab.flush_all(self.first + at)
+            self.slub.flush(self.slub.caches[at], self.cpus)
         elif what < 0.999:
             self.model.pages.drain_all_pages()
             self.pages.drain_all()

@@ -134,7 +134,7 @@ def test_sample_of_caches(two_nodes: Machine) -> None:
     addrs = [two_nodes.cache_alloc(cache, GFP_KERNEL, -1, 0) for _ in range(21)]
     two_nodes.cache_free(addrs[0], 0)
     two_nodes.cache_free(addrs[1], 0)
-    two_nodes.slab.flush_all(cache, 0)
+    two_nodes.slab.flush_all(cache)
     addrs += [two_nodes.cache_alloc(cache, GFP_KERNEL, 1, 0) for _ in range(1)]
     two_nodes.cache_free(addrs[4], 0)
     row = sampled(VmStat(two_nodes).caches, CACHE_FIELDS)[cache]

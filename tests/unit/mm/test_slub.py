@@ -101,7 +101,7 @@ class Probe:
         grouped = self.slabs(len(free))
         for group, n in zip(grouped, free, strict=True):
             self.free(*group[:n])
-            self.machine.slab.flush_all(self.cache, 0)
+            self.machine.slab.flush_all(self.cache)
         assert node_partial(self.machine, self.cache) == [group[0] >> 12 for group in grouped]
         self.since()
         return [group[n:] for group, n in zip(grouped, free, strict=True)]
@@ -279,7 +279,7 @@ def test_g_the_dice_follow_the_ratio() -> None:
             remote += 1
         else:
             probe.free(addr, cpu=1)  # else the new slab would be on node 1's list the next time
-        probe.machine.slab.flush_all(probe.cache, 1)
+        probe.machine.slab.flush_all(probe.cache)
     assert 75 <= remote <= 125  # 100 expected; 25 are 3.5 standard deviations, and the dice are seeded
 
 
@@ -513,7 +513,7 @@ def test_several_discarded_slabs_leave_in_reverse_order() -> None:
 
 def flushed(probe: Probe) -> dict[str, int]:
     probe.since()
-    probe.machine.slab.flush_all(probe.cache, 0)
+    probe.machine.slab.flush_all(probe.cache)
     probe.machine.validate()
     return probe.since()
 
