@@ -20,10 +20,7 @@ def machine() -> Machine:
 
 def partial_slabs(machine: Machine, cache: int, idle: list[int]) -> list[list[int]]:
     """Slabs on the node's list with so many free objects each, in this order; all their addresses."""
-    slabs = []
-    for n in idle:
-        addrs = [machine.cache_alloc(cache, GFP_KERNEL, -1, 0) for _ in range(OBJECTS)]
-        slabs.append(addrs)
+    slabs = [[machine.cache_alloc(cache, GFP_KERNEL, -1, 0) for _ in range(OBJECTS)] for _ in idle]
     for addrs, n in zip(slabs, idle, strict=True):
         for addr in addrs[:n]:
             machine.cache_free(addr, 0)
