@@ -2,17 +2,20 @@
 What a replay is configured with: frozen, validated once, and stored whole in the manifest.
 
 ``MachineConfig`` says what hardware there is, ``KernelConfig`` which kernel runs on it (one dataclass a
-component), ``ReplayConfig`` what this run does. ``machines.py`` and ``kernels.py`` make them from presets
-and TOML files.
+component, see ``kernel_params.py``), ``ReplayConfig`` what this run does. ``machines.py`` and ``kernels.py``
+make them from presets and TOML files.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from .errors import ConfigError
+from .kernel_params import KmallocParams, PcpParams, SlubParams, VmParams
 
 MAX_ORDER = 10
 LOCAL_DISTANCE = 10  # ACPI SLIT, as the kernel assumes without a table (MODEL 1.2)
@@ -131,69 +134,111 @@ class MachineConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class SlubParams:
-    """SLUB's tunables; -1 means the kernel's own rule (MODEL 6.3, 6.4)."""
-
-    max_order: int = 3
-    min_order: int = 0
-    min_objects: int = 0
-    cpu_partial: int = -1
-    min_partial: int = -1
-    remote_node_defrag_ratio: int = 1000
-    freelist_random: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PcpParams:
-    """Per-CPU page lists; -1 means the kernel's own rule (MODEL 3.2)."""
-
-    batch: int = -1
-    high: int = -1
-    percpu_pagelist_high_fraction: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class VmParams:
-    """Sysctls of the page allocator (MODEL 2.8)."""
-
-    min_free_kbytes: int = -1
-    watermark_scale_factor: int = 10
-    watermark_boost_factor: int = 15000
-    lowmem_reserve_ratio: tuple[int, ...] = (256, 256, 32, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """Which kernel runs: a named bundle of component parameters and feature switches (MODEL 14)."""
+    """
+    Which kernel runs: a named bundle of tunables and feature switches (MODEL 14).
+
+    A field whose value is a dataclass is a *component*; its fields are what ``--set component.name=value`` sets.
+    """
 
     name: str = "6.1"
     memcg: bool = False
+    """Memory of tasks is accounted to control groups: kmalloc-cg-* caches exist."""
     slub: SlubParams = field(default_factory=SlubParams)
+    kmalloc: KmallocParams = field(default_factory=KmallocParams)
     pcp: PcpParams = field(default_factory=PcpParams)
     vm: VmParams = field(default_factory=VmParams)
 
+    def components(self) -> dict[str, Any]:
+        """Components by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if is_dataclass(getattr(self, f.name))}
+
     def with_setting(self, key: str, value: str) -> KernelConfig:
-        """Return a copy with ``--set component.name=value`` applied."""
+        """
+        Return a copy with ``--set key=value`` applied; ``key`` is ``component.name``, or ``memcg``.
+
+        Raises
+        ------
+        ConfigError
+            There is no such setting, or it cannot have that value.
+        """
+        where = f"--set {key}={value}"
+        if key == "memcg":
+            return replace(self, memcg=parse_setting(where, value, self.memcg, {}))
         component, _, name = key.partition(".")
-        known = {f"{c.name}.{f.name}" for c in fields(self) if c.name in ("slub", "pcp", "vm")
-                 for f in fields(getattr(self, c.name))}
+        parts = self.components()
+        known = {f"{part}.{f.name}": f for part, params in parts.items() for f in fields(params)}
         if key not in known:
-            raise ConfigError(f'--set {key}={value}: no such setting; expected one of {", ".join(sorted(known))}.')
-        params = getattr(self, component)
-        old = getattr(params, name)
-        try:
-            new: Any
-            if isinstance(old, bool):
-                new = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[value.lower()]
-            elif isinstance(old, tuple):
-                new = tuple(int(part) for part in value.split(":"))
-            else:
-                new = int(value)
-        except (KeyError, ValueError):
+            near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(
-                f'--set {key}={value}: "{value}" is not {type(old).__name__}; the default is {old}.'
-            ) from None
+                f"{where}: no such setting{f'; did you mean {near[0]}?' if near else ''} Expected one of "
+                f"memcg, {', '.join(known)}; `memtrace info --kernel {self.name}` explains them."
+            )
+        params = parts[component]
+        old = getattr(params, name)
+        new = parse_setting(where, value, old, known[key].metadata)
         return replace(self, **{component: replace(params, **{name: new})})
+
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def parse_setting(where: str, text: str, old: Any, about: Mapping[str, Any]) -> Any:
+    """
+    The value of a setting from its text, of the type of ``old``.
+
+    Parameters
+    ----------
+    where
+        What the user wrote; begins the message of an error.
+    about
+        The field's metadata (``kernel_params.setting``).
+
+    Raises
+    ------
+    ConfigError
+        The text is not such a value.
+    """
+    new: Any
+    expected = "a whole number"
+    try:
+        if isinstance(old, bool):
+            expected = "yes or no"
+            new = _WORDS[text.lower()]
+        elif isinstance(old, tuple):
+            one: type = type(old[0]) if old else int
+            expected = f"a list like {':'.join(map(str, old))}"
+            new = tuple(one(part.strip()) for part in text.split(":"))
+            if one is int and len(new) != len(old):
+                raise ValueError
+        elif isinstance(old, str):
+            new = text
+        else:
+            new = int(text)
+    except (KeyError, ValueError):
+        raise ConfigError(f'{where}: "{text}" is not {expected}; it is {old} now.') from None
+    check_setting(where, new, about)
+    return new
+
+
+def check_setting(where: str, value: Any, about: Mapping[str, Any]) -> None:
+    """Raise ConfigError when a setting cannot have this value."""
+    choices = about.get("choices", ())
+    if choices and value not in choices:
+        near = difflib.get_close_matches(str(value), choices, 1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(f'{where}: "{value}" is not one of {", ".join(choices)}{hint}')
+    least = about.get("least")
+    numbers = value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+        if isinstance(number, str | bool) or least is None:
+            continue
+        if not least <= number <= _LARGEST:
+            auto = f" ({about['auto']})" if about.get("auto") and least < 0 else ""
+            raise ConfigError(f"{where}: {number} is out of range; expected {least}{auto} to {_LARGEST}.")
+
+
+_LARGEST = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, compiled
 from .config import KernelConfig, ReplayConfig
 from .errors import ConfigError
-from .kernels import load_kernel
+from .kernels import check_allocator, load_kernel
 from .start import Start, choose_start, complete, lay_out_start
 from .units import parse_size, parse_time
 
@@ -120,6 +120,7 @@ def replay(
 
     compiled.check()
     kernel_config = _kernel(kernel, settings)
+    check_allocator(kernel, allocator)
     _check_choices(allocator, timing, engine)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "run"
     check_destination(folder, force)

@@ -1,4 +1,4 @@
-"""``memtrace info``: what a trace holds."""
+"""``memtrace info``: what a trace holds, or what a kernel profile says."""
 
 from __future__ import annotations
 
@@ -16,13 +16,25 @@ SHOWN_MARKERS = 12
 
 
 @click.command("info")
-@click.argument("trace", metavar="TRACE")
+@click.argument("trace", metavar="TRACE", required=False)
+@click.option("--kernel", metavar="VERSION", help="Explain a kernel profile instead: every switch and its value.")
+@click.option("--kernels", is_flag=True, help="List the kernel profiles instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def command(trace: str, as_json: bool) -> None:
+def command(trace: str | None, kernel: str | None, kernels: bool, as_json: bool) -> None:
     """Say what TRACE holds, and what can and cannot be concluded from it.
 
     TRACE is Parquet, CSV, ftrace text or perf script text, plain or compressed; - is standard input.
+
+    \b
+    memtrace info trace.parquet
+    memtrace info --kernels
+    memtrace info --kernel 6.18
     """
+    if [trace is not None, kernel is not None, kernels].count(True) != 1:
+        raise click.UsageError("expected one of TRACE, --kernel VERSION and --kernels.")
+    if trace is None:
+        _explain_kernels(kernel, as_json)
+        return
     from memtrace import compiled
     from memtrace.cli.progress import Progress
     from memtrace.trace.source import open_trace
@@ -37,6 +49,19 @@ def command(trace: str, as_json: bool) -> None:
         click.echo(json.dumps(info.as_dict(), indent=1))
     else:
         click.echo("\n".join(_lines(info)))
+
+
+def _explain_kernels(kernel: str | None, as_json: bool) -> None:
+    from memtrace.cli import kernel_info
+    from memtrace.kernels import kernel_names, load_profile
+
+    if as_json:
+        found = [kernel_info.as_dict(load_profile(name)) for name in ([kernel] if kernel else kernel_names())]
+        click.echo(json.dumps(found[0] if kernel else found, indent=1))
+    elif kernel is not None:
+        click.echo("\n".join(kernel_info.profile_lines(load_profile(kernel))))
+    else:
+        click.echo("\n".join(kernel_info.list_lines()))
 
 
 def _lines(info: TraceInfo) -> Iterator[str]:

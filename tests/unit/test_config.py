@@ -1,4 +1,4 @@
-"""Are configurations checked where they are made, and kernels loaded as their files say?"""
+"""Are configurations checked where they are made?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from memtrace.config import KernelConfig, MachineConfig, ReplayConfig, ZoneConfig
 from memtrace.errors import ConfigError
-from memtrace.kernels import kernel_names, load_kernel
 
 DMA = ZoneConfig(0, "DMA", 0, 1, 4095, 3998, 3840)
 DMA32 = ZoneConfig(0, "DMA32", 1, 4096, 100_000, 100_000, 90_000)
@@ -52,22 +51,11 @@ def test_an_impossible_machine_is_refused(changes: dict[str, object], expected: 
     assert "\n" not in str(caught.value)
 
 
-def test_the_profile_6_1_is_the_default_kernel() -> None:
-    assert kernel_names() == ["6.1"]
-    assert load_kernel("6.1") == KernelConfig()
-
-
-def test_a_missing_profile_says_which_there_are() -> None:
-    for name in ("6.18", "2.6.24", "", "../kernels/6.1"):
-        with pytest.raises(ConfigError, match=r"has 6\.1\."):
-            load_kernel(name)
-
-
 def test_settings_are_applied_by_type() -> None:
     kernel = KernelConfig()
     assert kernel.with_setting("slub.cpu_partial", "0").slub.cpu_partial == 0
     assert kernel.with_setting("slub.freelist_random", "yes").slub.freelist_random is True
-    assert kernel.with_setting("vm.lowmem_reserve_ratio", "1:2:3").vm.lowmem_reserve_ratio == (1, 2, 3)
+    assert kernel.with_setting("vm.lowmem_reserve_ratio", "1:2:3:4:5").vm.lowmem_reserve_ratio == (1, 2, 3, 4, 5)
     assert kernel.slub.cpu_partial == -1
 
 
@@ -78,10 +66,10 @@ def test_any_wrong_setting_is_a_config_error(key: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["x", "1.5", "", "True!"])
-def test_a_value_of_the_wrong_type_names_the_default(value: str) -> None:
-    with pytest.raises(ConfigError, match="the default is -1"):
+def test_a_value_of_the_wrong_type_names_the_value_it_has(value: str) -> None:
+    with pytest.raises(ConfigError, match="it is -1 now"):
         KernelConfig().with_setting("slub.cpu_partial", value)
-    with pytest.raises(ConfigError, match="the default is False"):
+    with pytest.raises(ConfigError, match="it is False now"):
         KernelConfig().with_setting("slub.freelist_random", value)
 
 
