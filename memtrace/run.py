@@ -242,7 +242,7 @@ class _Job:
         from .trace.fold import Fold
         from .trace.pairing import RequestStream
 
-        dispatcher = Dispatcher(model, cache_map)
+        dispatcher = Dispatcher(model, cache_map, [cache.name for cache in census.caches])
         dispatcher.create_start_objects(census)
         model.reset_statistics()
         fold = Fold(census, config.machine.cpus, config.machine.nodes)

@@ -169,6 +169,8 @@ def map_caches(machine: Machine, census: Census) -> np.ndarray:
     """
     The machine's cache of each cache of the trace; one that it does not have is created.
 
+    A cache that the trace itself creates is left out (-1) until it does.
+
     A cache that no event names takes the place of a cache of equal sizes that no event names either, when there
     is exactly one.
     """
@@ -177,7 +179,7 @@ def map_caches(machine: Machine, census: Census) -> np.ndarray:
     taken = set(found)
     sizes = Counter((c.object_size, c.size) for c in slab.caches if c.index not in taken)
     for i, cache in enumerate(census.caches):
-        if found[i] >= 0:
+        if found[i] >= 0 or cache.created:
             continue
         key = (cache.object_size, cache.size)
         if cache.inferred and sizes[key] == 1:

@@ -209,6 +209,8 @@ class Recorder:
         index = np.concatenate([np.arange(n) for n in self.caches.counts] or [np.zeros(0, np.int64)])
         rows, times = self.caches.take()
         live, _ = self.live.take()
+        there = rows[:, CACHE_FIELDS.index("object_size")] > 0  # of a destroyed cache only the number is left
+        index, rows, times, live = index[there], rows[there], times[there], live[there]
         columns = {name: rows[:, i] for i, name in enumerate(CACHE_FIELDS)}
         self.writers.add("caches", {"t_ns": times, "cache": self.cache_column(index), **columns,
                                     "bytes_requested": live[:, 0], "bytes_allocated": live[:, 1]})

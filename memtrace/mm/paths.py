@@ -32,7 +32,10 @@ PATHS = (
     ("page_free", "pcp"),
     ("page_free", "pcp_drain"),
     ("page_free", "buddy"),
+    ("cache", "shrink"),
+    ("cache", "destroy"),
 )
+NR_PATHS = len(PATHS)
 PATH_ALLOC_FAST = 0
 PATH_ALLOC_REFILL = 1
 PATH_ALLOC_CPU_PARTIAL = 2
@@ -55,6 +58,8 @@ PATH_PAGE_ALLOC_FAILED = 18
 PATH_PAGE_FREE_PCP = 19
 PATH_PAGE_FREE_DRAIN = 20
 PATH_PAGE_FREE_BUDDY = 21
+PATH_CACHE_SHRINK = 22
+PATH_CACHE_DESTROY = 23
 
 # Cost classes: a step costs fixed_ns + count * per_ns of its class (data/costs.toml names each by this key).
 COSTS = (

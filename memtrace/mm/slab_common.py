@@ -364,20 +364,19 @@ class SlabAllocator:
         s.object_size = max(s.object_size, size)
         return index
 
-    def kmem_cache_destroy(self, name: str, cpu: int) -> bool:
+    def kmem_cache_destroy(self, s: KmemCache, name: str, cpu: int) -> bool:
         """
-        Kernel: kmem_cache_destroy(): one creator less; the last one's call takes the cache away.
+        Kernel: kmem_cache_destroy(): one creator less, who called it ``name``; the last one takes the cache away.
 
         False when objects are still alive: the kernel warns, and the cache stays for good. A cache that goes leaves
         its number behind, for the next cache of its name.
         """
-        index = self.by_name[name]
-        s = self.caches[index]
+        index = s.index
         s.refcount -= 1
         if name in s.aliases:
             s.aliases.remove(name)
             if name != s.name and name not in s.aliases:
-                del self.by_name[name]
+                self.by_name.pop(name, None)
         if s.refcount != 0:
             return True
         if not self.destroy_cache(s, cpu):

@@ -8,6 +8,7 @@ model put that object, whatever the recorded address was.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import cython
 import numpy as np
@@ -16,16 +17,28 @@ from memtrace.errors import ModelError
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
 from memtrace.mm.page_alloc import PageAllocator
-from memtrace.mm.paths import COST_KFREE_NULL, PATH_ALLOC_FAST, PATH_FREE_FAST, PATH_FREE_NOTHING
+from memtrace.mm.paths import (
+    COST_KFREE_NULL,
+    PATH_ALLOC_FAST,
+    PATH_CACHE_DESTROY,
+    PATH_CACHE_SHRINK,
+    PATH_FREE_FAST,
+    PATH_FREE_NOTHING,
+)
 from memtrace.mm.slab_common import KmemCache, SlabAllocator
 from memtrace.schedule.callsites import CallSiteTable
 from memtrace.schedule.decider import Decider
+from memtrace.trace.cache_text import ALIGN_SHIFT, CTOR_BIT
 from memtrace.trace.requests import (
     FLAG_LAST,
+    NR_REQUESTS,
     RQ_BULK_ALLOC,
     RQ_BULK_FREE,
     RQ_CACHE_ALLOC,
+    RQ_CACHE_CREATE,
+    RQ_CACHE_DESTROY,
     RQ_CACHE_FREE,
+    RQ_CACHE_SHRINK,
     RQ_KFREE,
     RQ_KFREE_NULL,
     RQ_KMALLOC,
@@ -39,7 +52,6 @@ OBJECT_WORDS = 4  # address, bytes asked for, bytes given, call-site row << 16 |
 PAGE_WORDS = 2  # first pfn, order
 PAGE_SHIFT = 12
 PAGE_SIZE = 4096
-NR_OPS = 11
 MAX_TRACE_ORDER = 20  # orders that no kernel serves still are requests, which fail
 NONE = -1
 MAX_HANDLE = 1 << 30
@@ -56,6 +68,9 @@ CAUSES = (
     ("model_alloc_failed", "object allocations that the model could not serve"),
     ("model_page_alloc_failed", "page allocations that the model could not serve"),
     ("free_of_nothing", "frees of objects and blocks that the model never held; nothing is done"),
+    ("cache_not_there", "allocations from, and calls about, a cache that is not created or was destroyed; not done"),
+    ("cache_create_refused", "caches that the model could not create"),
+    ("cache_destroy_refused", "caches destroyed while objects were alive in them; they stay, as in the kernel"),
     ("bulk_free_without_end", "bulk frees whose last object the trace does not show; done at the end"),
 )
 """Name and meaning of everything in ``Dispatcher.counts``."""
@@ -129,7 +144,9 @@ class Dispatcher(Decider):
     machine
         The model.
     cache_map
-        By index into ``Census.caches``: the machine's cache.
+        By index into ``Census.caches``: the machine's cache, -1 for one that the trace creates later.
+    cache_names
+        By the same index: what creating and destroying call it.
     """
 
     machine: Machine
@@ -137,6 +154,7 @@ class Dispatcher(Decider):
     pages: PageAllocator
     sites: CallSiteTable
     cache_map: cython.int[:]
+    cache_names: list
     nr_mapped: cython.int
     flags: cython.uchar[:]
     node: cython.short[:]
@@ -173,16 +191,22 @@ class Dispatcher(Decider):
     page_failures: cython.longlong
     frees_of_nothing: cython.longlong
     open_bulk: cython.longlong
+    caches_missing: cython.longlong
+    creates_refused: cython.longlong
+    destroys_refused: cython.longlong
 
-    def __init__(self, machine: Machine, cache_map: np.ndarray) -> None:
+    def __init__(self, machine: Machine, cache_map: np.ndarray, cache_names: Sequence[str] = ()) -> None:
         Decider.__init__(self)
         self.machine = machine
         self.slab = machine.slab
         self.pages = machine.pages
         self.it = machine.it
         self.sites = CallSiteTable()
-        if len(cache_map) and int(np.min(cache_map)) < 0:
-            raise ModelError(f"trace cache {int(np.argmin(cache_map))} has no cache in the machine")
+        self.cache_names = list(cache_names)
+        nameless = np.asarray(cache_map)[len(cache_names) :]
+        if len(nameless) and int(np.min(nameless)) < 0:
+            raise ModelError(f"trace cache {len(cache_names) + int(np.argmin(nameless))} has no cache in the machine, "
+                             "and no name to create it by")
         self.cache_map = array("i", np.asarray(cache_map, np.int32).tolist())
         self.nr_mapped = len(cache_map)
         self.objects = array("q")
@@ -206,6 +230,9 @@ class Dispatcher(Decider):
         self.page_failures = 0
         self.frees_of_nothing = 0
         self.open_bulk = 0
+        self.caches_missing = 0
+        self.creates_refused = 0
+        self.destroys_refused = 0
         self.see_caches(max(1, len(machine.slab.caches)))
 
     def load(self, requests: Requests) -> None:
@@ -249,7 +276,7 @@ class Dispatcher(Decider):
         for i in range(n):
             op = self.op[i]
             handle = self.handle[i]
-            if op >= NR_OPS or self.cpu[i] < 0 or self.cpu[i] >= self.machine.nr_cpus:
+            if op >= NR_REQUESTS or self.cpu[i] < 0 or self.cpu[i] >= self.machine.nr_cpus:
                 return i
             if self.node[i] < -1 or self.node[i] >= self.machine.nr_nodes or handle < -1 or handle > MAX_HANDLE:
                 return i
@@ -259,7 +286,7 @@ class Dispatcher(Decider):
                     return i
                 blocks = max(blocks, handle + 1)
                 continue
-            named: cython.bint = op in (RQ_CACHE_ALLOC, RQ_BULK_ALLOC)
+            named: cython.bint = op in (RQ_CACHE_ALLOC, RQ_BULK_ALLOC) or RQ_CACHE_CREATE <= op <= RQ_CACHE_SHRINK
             if named and (self.rq_cache[i] < 0 or self.rq_cache[i] >= self.nr_mapped):
                 return i
             objects = max(objects, handle + 1)
@@ -371,6 +398,10 @@ class Dispatcher(Decider):
         elif op == RQ_KFREE_NULL:
             it.path = PATH_FREE_NOTHING
             it.step(COST_KFREE_NULL, 0)
+        elif op == RQ_CACHE_CREATE:
+            self.cache_create(i)
+        elif op in (RQ_CACHE_DESTROY, RQ_CACHE_SHRINK):
+            self.cache_give_back(i, op)
         if self.pages.events:
             self.note_events(i)
         return it.path
@@ -391,6 +422,11 @@ class Dispatcher(Decider):
         at: cython.longlong = self.handle[i] * cython.cast(cython.longlong, OBJECT_WORDS)
         if op == RQ_KMALLOC:
             addr = self.machine.kmalloc(bytes_req, self.gfp[i], self.node[i], cpu)
+        elif self.cache_map[self.rq_cache[i]] < 0:
+            self.caches_missing += 1
+            if at >= 0:
+                self.objects[at] = 0
+            return 0
         elif op == RQ_CACHE_ALLOC:
             addr = self.machine.cache_alloc(self.cache_map[self.rq_cache[i]], self.gfp[i], self.node[i], cpu)
         else:
@@ -489,6 +525,46 @@ class Dispatcher(Decider):
         return 0
 
     @cython.cfunc
+    def cache_create(self, i: cython.int) -> cython.int:
+        """kmem_cache_create(): from now on the trace's cache is the new one, or the one that it merged into."""
+        which: cython.int = self.rq_cache[i]
+        arguments: cython.longlong = self.addr[i]
+        index: cython.int = self.slab.kmem_cache_create(
+            self.cache_names[which], self.size[i], (arguments >> ALIGN_SHIFT) & 0xFFFFFFF, arguments & 0xFFFFFFFF,
+            arguments & CTOR_BIT != 0)
+        if index < 0:
+            self.creates_refused += 1
+            return 0
+        self.cache_map[which] = index
+        self.see_caches(len(self.slab.caches))
+        return 0
+
+    @cython.cfunc
+    def cache_give_back(self, i: cython.int, op: cython.int) -> cython.int:
+        """kmem_cache_destroy() or kmem_cache_shrink()."""
+        which: cython.int = self.rq_cache[i]
+        index: cython.int = self.cache_map[which]
+        if index < 0:
+            self.caches_missing += 1
+            return 0
+        self.cache = index
+        if op == RQ_CACHE_SHRINK:
+            self.slab.shrink_cache(self.slab.caches[index], self.cpu[i])
+            self.it.path = PATH_CACHE_SHRINK
+            return 0
+        if not self.slab.kmem_cache_destroy(self.slab.caches[index], self.cache_names[which], self.cpu[i]):
+            self.destroys_refused += 1
+        elif self.slab.find_cache(self.cache_names[which]) != index:
+            self.cache_map[which] = NONE
+        s: KmemCache = self.slab.caches[index]
+        if s.gone:
+            for which in range(self.nr_mapped):
+                if self.cache_map[which] == index:
+                    self.cache_map[which] = NONE
+        self.it.path = PATH_CACHE_DESTROY
+        return 0
+
+    @cython.cfunc
     def enliven(self, cache: cython.int, bytes_req: cython.longlong, bytes_alloc: cython.longlong) -> cython.void:
         """Count an object of a cache as alive (or, with negative sizes, as dead)."""
         if cache < 0:
@@ -553,6 +629,9 @@ class Dispatcher(Decider):
             "model_page_alloc_failed": self.page_failures,
             "free_of_nothing": self.frees_of_nothing,
             "bulk_free_without_end": self.open_bulk,
+            "cache_not_there": self.caches_missing,
+            "cache_create_refused": self.creates_refused,
+            "cache_destroy_refused": self.destroys_refused,
         }
 
 

@@ -13,9 +13,8 @@ from array import array
 import cython
 import numpy as np
 
-from memtrace.mm.paths import PATHS
+from memtrace.mm.paths import NR_PATHS
 
-NR_PATHS = 22
 NR_BUCKETS = 320  # the last begins at 2**41 ns, 37 minutes
 SUMS = 4  # count, sum, min, max stand before a histogram's buckets
 STRIDE = NR_BUCKETS + SUMS
@@ -51,7 +50,6 @@ class LatencyTable:
     """By histogram * STRIDE: count, sum, min, max, buckets."""
 
     def __init__(self, cpus: int) -> None:
-        assert len(PATHS) == NR_PATHS
         self.cpus = cpus
         self.width = 16
         self.rows = array("i", [-1]) * (NR_PATHS * cpus)

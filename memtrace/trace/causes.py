@@ -29,6 +29,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("outcome_rows", "rows that say what the kernel did (zone_locked, drain, extfrag, gt_slab), set aside"),
     ("other_rows", "rows of events that memtrace does not use"),
     ("impossible_order", "page events with an order below 0 or above 20; dropped"),
+    ("cache_event_unusable", "kmem_cache_create without a name or a size, destroy or shrink without a name; dropped"),
 )
 CAUSE_NAMES = tuple(name for name, _ in CAUSES)
 
@@ -67,6 +68,7 @@ C_PERCPU_NOT_MODELLED = 22
 C_OUTCOME_ROWS = 23
 C_OTHER_ROWS = 24
 C_IMPOSSIBLE_ORDER = 25
+C_CACHE_EVENT_UNUSABLE = 26
 
 # What became of a page event (mm_page_alloc or mm_page_free), 2 bits each in Census.page_verdict.
 PAGE_KEEP = 0  # a request

@@ -139,6 +139,10 @@ def _name_caches(census: Census, scan: CensusScan, vocab: TraceVocab) -> None:
             name = unknown_name(classes[groups[i]], lambda site: vocab.call_site.names[site] if site >= 0 else "?")
             cache_of_class[i] = caches.index(name, inferred=True)
     _describe(caches.list, classes, cache_of_class)
+    for name_code, object_size in scan.created:
+        created = caches.list[cache_of_name[name_code]]
+        created.created = True
+        created.object_size = object_size
     _count_inferred(census, classes, names)
     kmalloc_cache = np.array(
         [caches.index(name) if (name := kmalloc_cache_name(cls)) else -1 for cls in classes], np.int32

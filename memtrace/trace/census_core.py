@@ -9,6 +9,7 @@ from memtrace.trace.alloc_classes import AllocClasses
 from memtrace.trace.arrays import doubled, filled
 from memtrace.trace.causes import (
     C_ALLOC_OF_LIVE_POINTER,
+    C_CACHE_EVENT_UNUSABLE,
     C_DOUBLE_FREE,
     C_FAILED_ALLOC,
     C_FAILED_PAGE_ALLOC,
@@ -44,8 +45,10 @@ from memtrace.trace.ptrmap import PtrMap
 from memtrace.trace.schema import (
     EV_CACHE_ALLOC,
     EV_CACHE_ALLOC_BULK,
+    EV_CACHE_CREATE,
     EV_CACHE_FREE,
     EV_CACHE_FREE_BULK,
+    EV_CACHE_SHRINK,
     EV_EXTFRAG,
     EV_GT_BULK_OBJ,
     EV_GT_PAGE,
@@ -86,6 +89,8 @@ class CensusScan:
         One bit an accepted row of a bulk operation: it is the last of its array.
     doubled_rows
         Rows of the first of two kmalloc events for one large allocation.
+    created
+        (code of the name, object size) of caches that nothing named before their creation.
     """
 
     cols: Columns
@@ -114,6 +119,7 @@ class CensusScan:
     last_row: cython.longlong[:]
     doubled_rows: cython.longlong[:]
     n_doubled: cython.longlong
+    created: list
     counts: cython.longlong[:]
 
     def __init__(self, cols: Columns, base: cython.ulonglong) -> None:
@@ -145,6 +151,7 @@ class CensusScan:
         self.last_row = filled(MAX_CPUS, np.int64)
         self.doubled_rows = filled(n, np.int64)
         self.n_doubled = 0
+        self.created = []
 
     @cython.ccall
     def scan(self) -> cython.void:
@@ -217,8 +224,21 @@ class CensusScan:
                 self.counts[C_OUTCOME_ROWS] += 1
             elif EV_PERCPU_ALLOC <= event <= EV_PERCPU_DESTROY_CHUNK:
                 self.counts[C_PERCPU_NOT_MODELLED] += 1
+            elif EV_CACHE_CREATE <= event <= EV_CACHE_SHRINK:
+                self.cache_row(i, event)
             elif event != EV_MARKER:
                 self.counts[C_OTHER_ROWS] += 1
+
+    @cython.cfunc
+    def cache_row(self, i: cython.longlong, event: cython.int) -> cython.void:
+        """kmem_cache_create, kmem_cache_destroy or kmem_cache_shrink."""
+        name: cython.int = self.cols.name[i]
+        if name < 0 or (event == EV_CACHE_CREATE and self.cols.bytes_req[i] <= 0):
+            self.counts[C_CACHE_EVENT_UNUSABLE] += 1
+            return
+        if event == EV_CACHE_CREATE and self.classes.name_known.get(name + 1) < 0:
+            self.created.append((name, self.cols.bytes_req[i]))
+        self.classes.see_name(name)
 
     @cython.cfunc
     def kmalloc(self, i: cython.longlong, cpu: cython.int) -> cython.void:

@@ -6,6 +6,7 @@ import cython
 import numpy as np
 
 from memtrace.trace.arrays import filled, view
+from memtrace.trace.cache_text import parse_cache_text
 from memtrace.trace.causes import (
     PTR_FRAME,
     PTR_FRAME_MASK,
@@ -38,6 +39,8 @@ class Columns:
         By vocab.ctx code: 0 task, 1 softirq, 2 hardirq, 3 hardirq inside softirq.
     text_kind
         By vocab.text code: one of TEXT_*.
+    cache_args
+        By vocab.text code: what it says of a cache that is created (``cache_text.parse_cache_text``).
     """
 
     n: cython.longlong
@@ -60,6 +63,7 @@ class Columns:
     gfp_slab: cython.uchar[:]
     level: cython.uchar[:]
     text_kind: cython.uchar[:]
+    cache_args: cython.longlong[:]
 
     def __init__(self) -> None:
         self.n = 0
@@ -68,6 +72,7 @@ class Columns:
         self.gfp_slab = filled(1, np.uint8)
         self.level = filled(1, np.uint8)
         self.text_kind = filled(1, np.uint8)
+        self.cache_args = filled(1, np.int64)
 
     def bind(self, chunk: EventChunk, vocab: TraceVocab) -> None:
         """Take the columns of a chunk, and the codes that its vocabularies gained."""
@@ -93,10 +98,10 @@ class Columns:
         self.gfp_slab = _extended(
             self.gfp_slab, [is_slab_page_mask(mask) | (bool(mask & RECLAIMABLE) << 1) for mask in masks]
         )
+        texts = vocab.text.names[len(self.text_kind) - 1 :]
         self.level = _extended(self.level, [_ctx_level(text) for text in vocab.ctx.names[len(self.level) - 1 :]])
-        self.text_kind = _extended(
-            self.text_kind, [_text_kind(text) for text in vocab.text.names[len(self.text_kind) - 1 :]]
-        )
+        self.text_kind = _extended(self.text_kind, [_text_kind(text) for text in texts])
+        self.cache_args = _extended(self.cache_args, [parse_cache_text(text) for text in texts])
 
     @cython.cfunc
     @cython.exceptval(check=False)

@@ -39,7 +39,10 @@ from memtrace.trace.requests import (
     RQ_BULK_ALLOC,
     RQ_BULK_FREE,
     RQ_CACHE_ALLOC,
+    RQ_CACHE_CREATE,
+    RQ_CACHE_DESTROY,
     RQ_CACHE_FREE,
+    RQ_CACHE_SHRINK,
     RQ_KFREE,
     RQ_KFREE_NULL,
     RQ_KMALLOC,
@@ -51,8 +54,11 @@ from memtrace.trace.requests import (
 from memtrace.trace.schema import (
     EV_CACHE_ALLOC,
     EV_CACHE_ALLOC_BULK,
+    EV_CACHE_CREATE,
+    EV_CACHE_DESTROY,
     EV_CACHE_FREE,
     EV_CACHE_FREE_BULK,
+    EV_CACHE_SHRINK,
     EV_GT_BULK_OBJ,
     EV_GT_PAGE,
     EV_KFREE,
@@ -257,6 +263,12 @@ class Pairer:
                 self.bulk_row(i, event)
             elif event == EV_GT_PAGE:
                 self.gt_page(i)
+            elif event == EV_CACHE_CREATE:
+                self.cache_row(i, RQ_CACHE_CREATE)
+            elif event == EV_CACHE_DESTROY:
+                self.cache_row(i, RQ_CACHE_DESTROY)
+            elif event == EV_CACHE_SHRINK:
+                self.cache_row(i, RQ_CACHE_SHRINK)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -323,6 +335,15 @@ class Pairer:
         self.objects.vals[slot] = -1
         self.handles.give_back(handle)
         return self.emit(i, op, 0, handle, self.cache[handle], -1, self.address(ptr))
+
+    @cython.cfunc
+    def cache_row(self, i: cython.longlong, op: cython.int) -> cython.void:
+        """A cache is created, destroyed or shrunk."""
+        c: Columns = self.cols
+        if c.name[i] < 0 or (op == RQ_CACHE_CREATE and c.bytes_req[i] <= 0):
+            return  # the census counted it
+        self.emit(i, op, 0, -1, self.cache_of_name[c.name[i]], c.bytes_req[i],
+                  c.cache_args[c.text[i] + 1] if op == RQ_CACHE_CREATE else -1)
 
     @cython.cfunc
     def bulk_row(self, i: cython.longlong, event: cython.int) -> cython.void:

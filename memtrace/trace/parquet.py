@@ -21,6 +21,7 @@ from memtrace.errors import TraceError
 
 from .schema import (
     CHUNK_COLUMNS,
+    EV_CACHE_CREATE,
     EV_CPU_OFFLINE,
     EV_CPU_ONLINE,
     EV_GT_BULK_OBJ,
@@ -61,7 +62,8 @@ LIMITS = {
 MAX_PID = 1 << 22  # the kernel's PID_MAX_LIMIT
 TEXT_EVENTS = np.zeros(256, bool)
 TEXT_EVENTS[[EV_MARKER, EV_GT_BULK_OBJ, EV_GT_PAGE, EV_GT_SLAB, EV_PERCPU_ALLOC, EV_PERCPU_FREE,
-             EV_PERCPU_CREATE_CHUNK, EV_PERCPU_DESTROY_CHUNK, EV_CPU_ONLINE, EV_CPU_OFFLINE]] = True  # fmt: skip
+             EV_PERCPU_CREATE_CHUNK, EV_PERCPU_DESTROY_CHUNK, EV_CPU_ONLINE, EV_CPU_OFFLINE,
+             EV_CACHE_CREATE]] = True  # fmt: skip
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 ARROW_TYPES = {

@@ -23,6 +23,10 @@ RQ_BULK_ALLOC = 7  # one object of a kmem_cache_alloc_bulk; cache as above
 RQ_BULK_FREE = 8  # one object of a bulk free; FLAG_LAST on the last of its array
 RQ_KFREE_NULL = 9  # kfree(NULL) or kfree(ZERO_SIZE_PTR): an event, nothing to free
 RQ_MARKER = 10  # take a sample; size = vocab.text code
+RQ_CACHE_CREATE = 11  # cache as above; size = object size, addr = what cache_text.parse_cache_text gives
+RQ_CACHE_DESTROY = 12
+RQ_CACHE_SHRINK = 13
+NR_REQUESTS = 14
 
 FLAG_LAST = 1  # last object of its bulk array on this CPU; of RQ_PAGE_FREE: the handle ends with it
 FLAG_MISSED = 2  # not in the trace: a free that must have happened (its pointer was handed out again)
@@ -84,6 +88,8 @@ class TraceCache:
     reclaimable: bool = False
     inferred: bool = False
     allocs: int = 0
+    created: bool = False
+    """Its creation is the first that the trace shows of it: it does not exist before."""
 
 
 @dataclass(slots=True)

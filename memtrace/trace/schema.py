@@ -135,7 +135,7 @@ CHUNK_COLUMNS: tuple[tuple[str, Any, int], ...] = (
     ("migratetype", np.int16, -1),
     ("pfn", np.int64, -1),
     ("ctx", np.int32, -1),  # vocab.ctx
-    ("text", np.int32, -1),  # vocab.text; only of markers, gt_*, percpu_* and cpu_* events
+    ("text", np.int32, -1),  # vocab.text; only of markers, gt_*, percpu_*, cpu_* and kmem_cache_create
     ("gt_name", np.int32, -1),  # vocab.name; read by tests alone
 )
 

@@ -198,3 +198,40 @@ def test_pages_merge(pages: mt.Run) -> None:
     assert (failure.row, failure.order, failure.event) == (14, 11, "mm_page_alloc")
     moved = pages.table("events")
     assert [(row.kind, row.row, row.pfn) for row in moved.itertuples()] == [("extfrag", 5, 4096), ("extfrag", 13, 5120)]
+
+
+# -- caches.csv ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["fused", "reference"])
+def caches(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> mt.Run:
+    return mt.replay(HERE / "caches.csv", machine="vm-512m-4cpu", out=tmp_path_factory.mktemp("g") / "caches",
+                     sample="1s", report=False, check=True, engine=request.param)
+
+
+def hand_made(run: mt.Run, t_ns: int) -> dict[str, tuple[int, ...]]:
+    """(object_size, size, num_slabs) of the caches that the trace creates, as they are at a marker."""
+    frame = at_sample(run, "caches", t_ns).set_index("cache")
+    columns = ["object_size", "size", "num_slabs"]
+    return {name: tuple(frame.loc[name, columns]) for name in ("hand", "twin", "late") if name in frame.index}
+
+
+def test_created_caches(caches: mt.Run) -> None:
+    """``hand`` has a constructor, so it is alone; ``late`` and ``twin`` become aliases of a cache of 256 bytes."""
+    assert hand_made(caches, 0) == {"hand": (200, 256, 0)}
+    assert hand_made(caches, 7000) == {"hand": (200, 256, 2)}, "others were merged into kmalloc-256"
+    frame = at_sample(caches, "caches", 7000).set_index("cache")
+    assert frame.loc["kmalloc-256", "num_slabs"] == 1
+
+
+def test_destroyed_caches(caches: mt.Run) -> None:
+    """A cache with live objects stays for good; one that merged is only forgotten; a new one has its own sizes."""
+    assert hand_made(caches, 11000) == {"hand": (200, 256, 2)}
+    assert hand_made(caches, 16000) == {"hand": (200, 256, 2)}
+    assert hand_made(caches, 18000) == {"hand": (200, 256, 2), "twin": (250, 512, 1)}
+    counts = caches.manifest["counts"]
+    assert counts["cache_destroy_refused"] == 1
+    assert counts["cache_not_there"] == 1  # the allocation at 13 us
+    # The shrink took both CPUs' slabs away, each by itself.
+    flushes = at_sample(caches, "cpu_caches").query("cache == 'hand'").set_index("cpu").cpuslab_flush
+    assert dict(flushes) == {0: 1, 1: 1}

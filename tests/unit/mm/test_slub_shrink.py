@@ -28,6 +28,10 @@ def partial_slabs(machine: Machine, cache: int, idle: list[int]) -> list[list[in
     return slabs
 
 
+def destroy(machine: Machine, name: str) -> bool:
+    return machine.slab.kmem_cache_destroy(machine.slab.caches[machine.slab.find_cache(name)], name, 0)
+
+
 def test_shrink_sorts_the_fullest_first_and_frees_the_empty(machine: Machine) -> None:
     """Up to 32 free objects a slab is sorted, last found first; with more it stays behind, in its order."""
     cache = machine.slab.create_cache("probe", 64, merge=False)
@@ -63,7 +67,7 @@ def test_destroy_refuses_while_an_object_lives(machine: Machine) -> None:
     addrs = [machine.cache_alloc(cache, GFP_KERNEL, -1, 0) for _ in range(3 * OBJECTS)]
     for addr in addrs[1:]:
         machine.cache_free(addr, 0)
-    assert not slab.kmem_cache_destroy("probe", 0)
+    assert not destroy(machine, "probe")
     assert slab.find_cache("probe") == cache
     assert sum(slab.caches[cache].nr_slabs) == 1
     machine.cache_free(addrs[0], 0)
@@ -77,7 +81,7 @@ def test_destroy_gives_all_memory_back(machine: Machine) -> None:
     addrs = [machine.cache_alloc(cache, GFP_KERNEL, -1, cpu) for cpu in (0, 1) for _ in range(3 * OBJECTS)]
     for addr in addrs:
         machine.cache_free(addr, 1)
-    assert slab.kmem_cache_destroy("probe", 0)
+    assert destroy(machine, "probe")
     machine.pages.drain_all_pages()
     assert machine.pages.zones[0].free_pages == free
     assert slab.find_cache("probe") == -1
@@ -98,12 +102,12 @@ def test_aliases_hold_a_cache(machine: Machine) -> None:
     assert slab.kmem_cache_create("second", 996) == first
     assert slab.kmem_cache_create("second", 1000) == first
     assert slab.caches[first].refcount == 3
-    assert slab.kmem_cache_destroy("second", 0)
+    assert destroy(machine, "second")
     assert slab.find_cache("second") == first
-    assert slab.kmem_cache_destroy("second", 0)
+    assert destroy(machine, "second")
     assert slab.find_cache("second") == -1
     assert not slab.caches[first].gone
-    assert slab.kmem_cache_destroy("first", 0)
+    assert destroy(machine, "first")
     assert slab.caches[first].gone
 
 
