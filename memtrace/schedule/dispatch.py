@@ -628,10 +628,10 @@ class Dispatcher(Decider):
             "model_alloc_failed": self.alloc_failures,
             "model_page_alloc_failed": self.page_failures,
             "free_of_nothing": self.frees_of_nothing,
-            "bulk_free_without_end": self.open_bulk,
             "cache_not_there": self.caches_missing,
             "cache_create_refused": self.creates_refused,
             "cache_destroy_refused": self.destroys_refused,
+            "bulk_free_without_end": self.open_bulk,
         }
 
 
