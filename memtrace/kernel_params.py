@@ -135,8 +135,12 @@ class PcpParams:
                           source="1 until 5.12, then up to PAGE_ALLOC_COSTLY_ORDER")
     thp: bool = setting(True, "blocks of order 9 have per-CPU lists", source="CONFIG_TRANSPARENT_HUGEPAGE, since 5.13")
     lists: str = setting(
-        "by_type", "how a CPU's pages are kept", choices=("hot_cold", "by_type"),
-        source="a hot and a cold list with all migratetypes mixed in 2.6.24; one list a type since 2.6.32",
+        "by_type", "how a CPU's pages are kept", choices=("mixed", "by_type"),
+        source="one list for all migratetypes until 2.6.31, then one for each",
+    )
+    cache_slice_kb: int = setting(
+        1024, "kB of data cache that a CPU has for itself; beyond three batches, blocks of high orders are kept longer",
+        source="PCPF_FREE_HIGH_BATCH, since 6.7; assumed",
     )
 
 

@@ -41,10 +41,13 @@ def config(*zones: ZoneConfig, cpus: int = 1, pageblock_order: int = 9, **other:
 
 
 def kernel(
-    batch: int = -1, high: int = -1, slub: SlubParams | None = None, vm: VmParams | None = None, memcg: bool = False
+    batch: int = -1, high: int = -1, slub: SlubParams | None = None, vm: VmParams | None = None, memcg: bool = False,
+    pcp: PcpParams | None = None,
 ) -> KernelConfig:
     """Kernel 6.1 with some tunables set."""
-    return KernelConfig(memcg=memcg, slub=slub or SlubParams(), pcp=PcpParams(batch, high), vm=vm or VmParams())
+    return KernelConfig(
+        memcg=memcg, slub=slub or SlubParams(), pcp=pcp or PcpParams(batch, high), vm=vm or VmParams()
+    )
 
 
 def booted(

@@ -8,7 +8,17 @@ from math import isqrt
 
 from memtrace.config import KernelConfig, MachineConfig, PcpParams, VmParams, ZoneConfig
 from memtrace.errors import ConfigError
-from memtrace.mm.constants import MAX_ORDER, MIGRATE_TYPES, NR_ORDERS, NR_PCP_LISTS
+from memtrace.mm.constants import (
+    MAX_ORDER,
+    MIGRATE_PCPTYPES,
+    MIGRATE_TYPES,
+    NR_ORDERS,
+    NR_PCP_LISTS,
+    PCP_AUTO,
+    PCP_FIXED,
+    PCP_FREE_FACTOR,
+    PCP_ORDERS,
+)
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone, nr_lists
@@ -19,6 +29,7 @@ from memtrace.mm.slub import Slub
 ALLOCATORS = ("slub",)
 """The slab allocators that ``make_allocator`` knows."""
 _MAX_NUMNODES = 1024
+_AUTO_FRACTION = 8  # MIN_PERCPU_PAGELIST_HIGH_FRACTION: lists that tune themselves may hold this part of a zone
 
 
 def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator: str = "slub") -> Machine:
@@ -47,15 +58,30 @@ def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator:
         [zone for zone in zonelist if zone.node == node] for node, zonelist in enumerate(pages.zonelists)
     ]
     pages.gfp_zone = array("i", _gfp_zones(config))
-    pages.thp_lists = config.pageblock_order == 9
-    with_dma32 = {zone.node for zone in zones if zone.name == "DMA32"}
-    for zone in zones:
-        pages.nofragment[zone.index] = zone.name == "Normal" and zone.node in with_dma32
     pages.mobility_grouping = config.managed_pages >= (5 << config.pageblock_order)
-    pages.watermark_boost_factor = kernel.vm.watermark_boost_factor
+    set_features(pages, config, kernel)
     set_watermarks(zones, config, kernel.vm)
     set_pcp(zones, config, kernel.pcp)
     return Machine(pages, make_allocator(allocator, pages, config, kernel, seed), config)
+
+
+def set_features(pages: PageAllocator, config: MachineConfig, kernel: KernelConfig) -> None:
+    """Make the page allocator that of the profile."""
+    vm, pcp = kernel.vm, kernel.pcp
+    pages.watermark_boost_factor = vm.watermark_boost_factor
+    pages.set_fallback_form(vm.fallback)
+    pages.tail_merge = vm.tail_merge
+    pages.halving_check = vm.watermark_check == "halving"
+    pages.highatomic = vm.reserve != "reserve"
+    pages.count_free_reserve = vm.reserve == "highatomic_free"
+    with_dma32 = {zone.node for zone in pages.zones if zone.name == "DMA32"}
+    for zone in pages.zones:
+        pages.nofragment[zone.index] = vm.nofragment and zone.name == "Normal" and zone.node in with_dma32
+    pages.thp_lists = pcp.thp and config.pageblock_order == 9
+    pages.pcp_orders = min(pcp.orders, PCP_ORDERS)
+    pages.mixed_lists = pcp.lists == "mixed"
+    pages.pcp_form = {"six_batches": PCP_FIXED, "low_mark": PCP_FREE_FACTOR, "auto": PCP_AUTO}[pcp.limit]
+    pages.cache_slice = pcp.cache_slice_kb // 4
 
 
 def make_allocator(
@@ -73,6 +99,8 @@ def boot(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator: 
     for zone, zone_config in zip(machine.pages.zones, config.zones, strict=True):
         for start, end in free_ranges(zone_config, config.holes):
             hand_over(machine.pages, zone, start, end)
+        if kernel.vm.reserve == "reserve":
+            machine.pages.reserve_pageblocks(zone)
     machine.slab.create_kmalloc_caches()
     return machine
 
@@ -171,25 +199,34 @@ def is_highmem(name: str) -> bool:
     return name == "HighMem"
 
 
-def min_free_kbytes(config: MachineConfig) -> int:
-    """Kernel: calculate_min_free_kbytes() (MODEL 2.8.1)."""
-    lowmem_kbytes = 4 * sum(zone.managed for zone in config.zones if zone.name not in ("HighMem", "Movable"))
-    return max(128, min(262144, isqrt(16 * lowmem_kbytes)))
+def min_free_kbytes(config: MachineConfig, vm: VmParams) -> int:
+    """Kernel: calculate_min_free_kbytes(), and set_recommended_min_free_kbytes() with huge pages (MODEL 2.8.1)."""
+    low = [zone for zone in config.zones if zone.name not in ("HighMem", "Movable")]
+    pages = sum(zone.managed for zone in low)
+    kbytes = max(128, min(vm.min_free_kbytes_limit, isqrt(16 * 4 * pages)))
+    if vm.khugepaged:
+        block = 1 << config.pageblock_order
+        kbytes = max(kbytes, 4 * min(block * len(low) * (2 + MIGRATE_PCPTYPES * MIGRATE_PCPTYPES), pages // 20))
+    return kbytes
 
 
 def set_watermarks(zones: list[Zone], config: MachineConfig, vm: VmParams) -> None:
     """Kernel: __setup_per_zone_wmarks(), setup_per_zone_lowmem_reserve() (MODEL 2.8.2, 2.8.4)."""
     kbytes = max(vm.min_free_kbytes, config.min_free_kbytes)
-    pages_min = (kbytes if kbytes >= 0 else min_free_kbytes(config)) // 4
+    pages_min = (kbytes if kbytes >= 0 else min_free_kbytes(config, vm)) // 4
     lowmem = sum(zone.managed for zone in config.zones if not is_highmem(zone.name))
     for zone, known in zip(zones, config.zones, strict=True):
         share = pages_min * known.managed // lowmem
         least = max(32, min(128, known.managed // 1024)) if is_highmem(known.name) else share
-        step = max(share // 4, known.managed * vm.watermark_scale_factor // 10000)
+        if vm.watermarks == "quarters":
+            low, high = least + share // 4, least + share // 2
+        else:
+            step = max(share // 4, known.managed * vm.watermark_scale_factor // 10000)
+            low, high = least + step, least + 2 * step
         overridden = known.min >= 0 and vm.min_free_kbytes < 0
         zone.watermark_min = known.min if overridden else least
-        zone.watermark_low = known.low if overridden else least + step
-        zone.watermark_high = known.high if overridden else least + 2 * step
+        zone.watermark_low = known.low if overridden else low
+        zone.watermark_high = known.high if overridden else high
         for j in range(5):
             zone.lowmem_reserve[j] = (
                 known.lowmem_reserve[min(j, len(known.lowmem_reserve) - 1)]
@@ -207,10 +244,15 @@ def _reserve_against(zone: ZoneConfig, j: int, config: MachineConfig, vm: VmPara
     return above // ratio
 
 
-def pcp_batch(managed: int) -> int:
-    """Kernel: zone_batchsize() (MODEL 3.2)."""
-    batch = max(1, min(managed // 1024, 256) // 4)
-    return max(1, (1 << ((batch + batch // 2).bit_length() - 1)) - 1)
+def pcp_batch(managed: int, limit_kb: int = 1024) -> int:
+    """Pages moved at a time: at least one."""
+    return max(1, zone_batchsize(managed, limit_kb))
+
+
+def zone_batchsize(managed: int, limit_kb: int) -> int:
+    """Kernel: zone_batchsize() (MODEL 3.2): 0 for the smallest zones."""
+    batch = max(1, min(managed // 1024, limit_kb // 4) // 4)
+    return (1 << ((batch + batch // 2).bit_length() - 1)) - 1
 
 
 def pcp_high(zone: Zone, batch: int, cpus: int, fraction: int) -> int:
@@ -220,16 +262,22 @@ def pcp_high(zone: Zone, batch: int, cpus: int, fraction: int) -> int:
 
 
 def set_pcp(zones: list[Zone], config: MachineConfig, params: PcpParams) -> None:
-    """Batch and high of every CPU's lists: as set, else as recorded, else by the kernel's rule."""
+    """Batch and high of every CPU's lists: as set, else as recorded, else by the kernel's rule (MODEL 3.2)."""
     for zone, known in zip(zones, config.zones, strict=True):
         cpus = len(config.node_cpus[zone.node]) or config.cpus
-        batch = next(b for b in (params.batch, known.pcp_batch, pcp_batch(zone.managed)) if b > 0)
-        wanted = -1 if params.percpu_pagelist_high_fraction or params.batch > 0 else known.pcp_high
-        high = next(
-            h
-            for h in (params.high, wanted, pcp_high(zone, batch, cpus, params.percpu_pagelist_high_fraction))
-            if h >= 0
-        )
+        ruled = pcp_batch(zone.managed, params.batch_limit_kb)
+        batch = next(b for b in (params.batch, known.pcp_batch, ruled) if b > 0)
+        fraction = params.percpu_pagelist_high_fraction
+        if params.limit == "six_batches" and not fraction:
+            base = 6 * (zone_batchsize(zone.managed, params.batch_limit_kb) if batch == ruled else batch)
+        else:
+            base = pcp_high(zone, batch, cpus, fraction)
+        # What a kernel of another form printed says nothing about this one's limit.
+        recorded = known.pcp_high if not fraction and params.batch <= 0 and params.limit != "six_batches" else -1
+        high = next(h for h in (params.high, recorded, base) if h >= 0)
+        tuned = params.limit == "auto" and params.high < 0 and not fraction
         for pcp in zone.pcp:
             pcp.batch = batch
+            pcp.high_min = base if tuned else high
+            pcp.high_max = pcp_high(zone, batch, cpus, _AUTO_FRACTION) if tuned else high
             pcp.high = high

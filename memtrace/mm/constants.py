@@ -38,10 +38,24 @@ ALLOC_NOFRAGMENT = 0x100
 ALLOC_HIGHATOMIC = 0x200
 ALLOC_KSWAPD = 0x800
 
+ZONE_MOVABLE = 3  # on 32-bit machines too
+
 # Per-CPU lists: 3 types x orders 0..3, and two lists for order 9 with THP (MODEL 3.1).
 PCP_ORDERS = 4
 NR_PCP_LISTS = 14
 PCP_BATCH_SCALE_MAX = 5
+
+# How a request takes memory of another migratetype (vm.fallback), and which way a refill has come to (MODEL 2.5).
+FALLBACK_WHOLE_OR_PART = 0
+FALLBACK_CLAIM_STEAL = 1
+FALLBACK_LARGEST = 2
+RMQUEUE_NORMAL = 0
+RMQUEUE_STEAL = 1
+
+# How much a per-CPU list may hold, and how its refills and drains grow (pcp.limit).
+PCP_FIXED = 0
+PCP_FREE_FACTOR = 1
+PCP_AUTO = 2
 
 # Cache flags, bits of include/linux/slab.h in 6.1 (facts; the exact dumps print them).
 SLAB_HWCACHE_ALIGN = 0x2000

@@ -92,12 +92,21 @@ class Frames:
 
 @cython.cclass
 class PerCpuPages:
-    """One CPU's page lists of one zone, 6.1 form (struct per_cpu_pages, MODEL 3)."""
+    """
+    One CPU's page lists of one zone (struct per_cpu_pages, MODEL 3).
+
+    ``free_factor`` is 6.1's; ``high_min`` to ``prev_free_high_order`` belong to lists that tune themselves (6.7+).
+    """
 
     count: cython.int
     high: cython.int
     batch: cython.int
     free_factor: cython.int
+    high_min: cython.int
+    high_max: cython.int
+    alloc_factor: cython.int
+    free_count: cython.int
+    prev_free_high_order: cython.bint
     list0: cython.int
     """Index of the head of list 0 in Frames; list i has its head at ``list0 + i``."""
     refills: cython.longlong
@@ -111,6 +120,11 @@ class PerCpuPages:
         self.high = 0
         self.batch = 1
         self.free_factor = 0
+        self.high_min = 0
+        self.high_max = 0
+        self.alloc_factor = 0
+        self.free_count = 0
+        self.prev_free_high_order = False
         self.refills = 0
         self.drains = 0
         self.hits = 0
@@ -147,6 +161,8 @@ class Zone:
     nr_free_mt: cython.longlong[:]
     nr_reserved_highatomic: cython.longlong
     reclaim_active: cython.bint
+    below_high: cython.bint
+    """The last request found fewer free pages than the high watermark (ZONE_BELOW_HIGH, 6.7+)."""
     pageblock_order: cython.int
     pageblock0: cython.int
     nr_pageblocks: cython.int
@@ -183,6 +199,7 @@ class Zone:
         self.nr_free_mt = array("q", [0]) * (NR_ORDERS * MIGRATE_TYPES)
         self.nr_reserved_highatomic = 0
         self.reclaim_active = False
+        self.below_high = False
         self.pageblock_order = pageblock_order
         self.pageblock0 = start_pfn >> pageblock_order
         self.nr_pageblocks = ((self.end_pfn - 1) >> pageblock_order) - self.pageblock0 + 1

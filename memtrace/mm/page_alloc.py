@@ -30,6 +30,7 @@ from memtrace.mm.constants import (
     MIGRATE_UNMOVABLE,
     NIL,
     PAGE_USED,
+    PCP_AUTO,
 )
 from memtrace.mm.gfp import (
     GFP_BIT_DIRECT_RECLAIM,
@@ -65,6 +66,12 @@ class PageAllocator(PcpLists):
     nr_zones: cython.int
     nofragment: cython.uchar[:]
     """By zone index: requests that prefer this zone first avoid fragmentation (Normal above a DMA32)."""
+    halving_check: cython.bint
+    """Watermark checks of higher orders disregard smaller blocks and halve the mark (vm.watermark_check)."""
+    highatomic: cython.bint
+    """Urgent requests reserve pageblocks for themselves (vm.reserve)."""
+    count_free_reserve: cython.bint
+    """Only the free pages of reserved pageblocks are kept from others, and reserves are bounded (6.12 and later)."""
     alloc_failures: cython.longlong
     last_zone: cython.int
 
@@ -78,6 +85,9 @@ class PageAllocator(PcpLists):
         self.local_zonelists = []
         self.gfp_zone = array("i", [0]) * 16
         self.nofragment = array("B", [0]) * len(zones)
+        self.halving_check = False
+        self.highatomic = True
+        self.count_free_reserve = False
         self.alloc_failures = 0
         self.last_zone = 0
 
@@ -117,8 +127,10 @@ class PageAllocator(PcpLists):
         mt: cython.int
         free: cython.longlong = zone.free_pages - ((1 << order) - 1)
         least: cython.longlong = mark
+        if self.halving_check:
+            return self.zone_watermark_halving(zone, order, free, mark, highest, alloc_flags)
         if not alloc_flags & (ALLOC_NON_BLOCK | ALLOC_MIN_RESERVE | ALLOC_HIGHATOMIC | ALLOC_OOM):
-            free -= zone.nr_reserved_highatomic
+            free -= self.free_highatomic(zone) if self.count_free_reserve else zone.nr_reserved_highatomic
         if alloc_flags & ALLOC_MIN_RESERVE:
             least -= least // 2
             if alloc_flags & ALLOC_NON_BLOCK:
@@ -137,6 +149,50 @@ class PageAllocator(PcpLists):
                     return True
             if alloc_flags & (ALLOC_HIGHATOMIC | ALLOC_OOM) and zone.nr_free_mt[o * MIGRATE_TYPES + MIGRATE_HIGHATOMIC]:
                 return True
+        return False
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def zone_watermark_halving(
+        self, zone: Zone, order: cython.int, free: cython.longlong, mark: cython.longlong, highest: cython.int,
+        alloc_flags: cython.int,
+    ) -> cython.bint:
+        """Kernel: zone_watermark_ok(), 2.6.24 to 4.3 (MODEL 2.9, old rules)."""
+        o: cython.int
+        least: cython.longlong = mark
+        if alloc_flags & ALLOC_MIN_RESERVE:
+            least -= least // 2
+        if alloc_flags & ALLOC_NON_BLOCK:
+            least -= least // 4
+        if free <= least + zone.lowmem_reserve[highest]:
+            return False
+        for o in range(order):
+            free -= zone.nr_free[o] << o
+            least >>= 1
+            if free <= least:
+                return False
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def free_highatomic(self, zone: Zone) -> cython.longlong:
+        """Free pages in reserved pageblocks (nr_free_highatomic)."""
+        o: cython.int
+        pages: cython.longlong = 0
+        if zone.nr_reserved_highatomic:
+            for o in range(MAX_ORDER + 1):
+                pages += zone.nr_free_mt[o * MIGRATE_TYPES + MIGRATE_HIGHATOMIC] << o
+        return pages
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def note_below_high(
+        self, zone: Zone, order: cython.int, highest: cython.int, alloc_flags: cython.int
+    ) -> cython.bint:
+        """Kernel: get_page_from_freelist(), 6.7 and later: is the zone above its high mark? Else remember it."""
+        if self.zone_watermark_ok(zone, order, zone.watermark_high + zone.boost, highest, alloc_flags):
+            return True
+        zone.below_high = True
         return False
 
     @cython.cfunc
@@ -189,7 +245,12 @@ class PageAllocator(PcpLists):
                     # Better to fragment the local node than to leave it.
                     again = True
                     break
-                if not alloc_flags & ALLOC_NO_WATERMARKS and not self.zone_watermark_fast(
+                above: cython.bint = (
+                    self.pcp_form == PCP_AUTO
+                    and not zone.below_high
+                    and self.note_below_high(zone, order, highest, alloc_flags)
+                )
+                if not above and not alloc_flags & ALLOC_NO_WATERMARKS and not self.zone_watermark_fast(
                     zone, order, highest, alloc_flags
                 ):
                     skipped += 1
@@ -247,10 +308,17 @@ class PageAllocator(PcpLists):
     @cython.cfunc
     @cython.exceptval(check=False)
     def reserve_highatomic_pageblock(self, zone: Zone, pfn: cython.int) -> cython.void:
-        """Kernel: reserve_highatomic_pageblock() (MODEL 2.6): at most 1 % of the zone and one block more."""
+        """Kernel: reserve_highatomic_pageblock() (MODEL 2.6): at most 1 % of the zone, and one block more until 6.8."""
         block: cython.int = 1 << zone.pageblock_order
         start: cython.int = (pfn >> zone.pageblock_order) << zone.pageblock_order
-        if zone.nr_reserved_highatomic >= zone.managed // 100 + block:
+        limit: cython.int = zone.managed // 100
+        if not self.count_free_reserve:
+            limit += block
+        elif limit < block:
+            return
+        else:
+            limit = (limit + block - 1) // block * block
+        if zone.nr_reserved_highatomic >= limit:
             return
         if zone.get_pageblock_migratetype(pfn) >= MIGRATE_PCPTYPES:
             return
@@ -337,7 +405,7 @@ class PageAllocator(PcpLists):
             flags |= ALLOC_MIN_RESERVE
         if not gfp & GFP_BIT_DIRECT_RECLAIM and not gfp & GFP_BIT_NOMEMALLOC:
             flags |= ALLOC_NON_BLOCK
-            if order > 0 and flags & ALLOC_MIN_RESERVE:
+            if order > 0 and flags & ALLOC_MIN_RESERVE and self.highatomic:
                 flags |= ALLOC_HIGHATOMIC
         if flags & ALLOC_KSWAPD:
             self.wake_kswapd()

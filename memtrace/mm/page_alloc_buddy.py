@@ -22,10 +22,25 @@ class Buddy:
 
     frames: Frames
     zones: list
+    tail_merge: cython.bint
+    """Blocks whose neighbours may soon merge wait at their list's tail (vm.tail_merge)."""
+    types_apart: cython.bint
+    """Blocks of at least a pageblock only merge when both types may be mixed (since 4.4)."""
+    lists_match: cython.bint
+    """A free block's list is always that of its pageblock's type (since 6.10)."""
+    reread_type: cython.bint
+    """The type of a page that leaves a per-CPU list is its pageblock's then, not when it was freed."""
+    moved_to_tail: cython.bint
+    """Blocks that change their type go to the tail of the other list."""
 
     def __init__(self, frames: Frames, zones: list) -> None:
         self.frames = frames
         self.zones = zones
+        self.tail_merge = True
+        self.types_apart = True
+        self.lists_match = False
+        self.reread_type = False
+        self.moved_to_tail = True
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -59,10 +74,10 @@ class Buddy:
     @cython.cfunc
     @cython.exceptval(check=False)
     def move_to_free_list(self, zone: Zone, pfn: cython.int, mt: cython.int) -> cython.void:
-        """Kernel: move_to_free_list(): to the tail of another type's list (MODEL 2.5.1 e, f)."""
+        """Kernel: move_to_free_list(): to the tail of another type's list (MODEL 2.5.1 e, f); 2.6.24: to its head."""
         order: cython.int = self.frames.order[pfn]
         self.del_page_from_free_list(zone, pfn)
-        self.add_to_free_list(zone, pfn, order, mt, True)
+        self.add_to_free_list(zone, pfn, order, mt, self.moved_to_tail)
 
     @cython.ccall
     def rmqueue_smallest(self, zone: Zone, order: cython.int, mt: cython.int) -> cython.int:
@@ -145,12 +160,24 @@ class Buddy:
             if order >= zone.pageblock_order:
                 # Types of different blocks may only mix when both may be stolen from.
                 buddy_type = zone.get_pageblock_migratetype(buddy)
-                if mt != buddy_type and (mt >= MIGRATE_PCPTYPES or buddy_type >= MIGRATE_PCPTYPES):
-                    break
+                if mt != buddy_type:
+                    if self.types_apart and (mt >= MIGRATE_PCPTYPES or buddy_type >= MIGRATE_PCPTYPES):
+                        break
+                    if self.lists_match:
+                        self.change_pageblock_range(zone, buddy, order, mt)
             self.del_page_from_free_list(zone, buddy)
             pfn &= buddy
             order += 1
         self.add_to_free_list(zone, pfn, order, mt, to_tail or self.buddy_merge_likely(zone, pfn, order))
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def change_pageblock_range(self, zone: Zone, pfn: cython.int, order: cython.int, mt: cython.int) -> cython.void:
+        """Kernel: change_pageblock_range(): the type of every pageblock in a block of at least that size."""
+        p: cython.int = pfn
+        while p < pfn + (1 << order):
+            zone.set_pageblock_migratetype(p, mt)
+            p += 1 << zone.pageblock_order
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -160,7 +187,7 @@ class Buddy:
 
         Kernel: buddy_merge_likely() (MODEL 2.4): such blocks wait at the tail, so that they stay free.
         """
-        if order >= MAX_ORDER - 1:
+        if order >= MAX_ORDER - 1 or not self.tail_merge:
             return False
         higher: cython.int = pfn & (pfn ^ (1 << order))
         return self.is_free_block(zone, higher ^ (1 << (order + 1)), order + 1)

@@ -1,4 +1,4 @@
-"""Per-CPU page lists, 6.1 form (MODEL 3)."""
+"""Per-CPU page lists: taking from them, putting on them, refilling and draining (MODEL 3)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from memtrace.mm.constants import (
     PAGE_USED,
     PCP_BATCH_SCALE_MAX,
     PCP_ORDERS,
+    RMQUEUE_NORMAL,
+    ZONE_MOVABLE,
 )
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
-from memtrace.mm.page_alloc_fallback import Fallback
+from memtrace.mm.page_alloc_tune import PcpTuning
 from memtrace.mm.paths import (
     COST_BUDDY_ALLOC,
     COST_BUDDY_FREE,
@@ -35,27 +37,33 @@ from memtrace.mm.paths import (
 
 
 @cython.cclass
-class PcpLists(Fallback):
-    """Fallback plus the per-CPU lists in front of it. A zone's lock is lock number ``zone.index``."""
+class PcpLists(PcpTuning):
+    """The buddy system with the per-CPU lists in front of it. A zone's lock is lock number ``zone.index``."""
 
     it: Itinerary
     page_path: cython.int
     """PATH_PAGE_* of the last page operation."""
     thp_lists: cython.bint
     """Order-9 blocks have per-CPU lists too (CONFIG_TRANSPARENT_HUGEPAGE)."""
+    pcp_orders: cython.int
+    """Orders below this have per-CPU lists."""
+    mixed_lists: cython.bint
+    """A CPU keeps single pages of all types on one list (2.6.24)."""
 
     def __init__(self, frames: Frames, zones: list, it: Itinerary) -> None:
-        Fallback.__init__(self, frames, zones)
+        PcpTuning.__init__(self, frames, zones)
         self.it = it
         self.page_path = 0
         self.thp_lists = False
+        self.pcp_orders = PCP_ORDERS
+        self.mixed_lists = False
 
     @cython.cfunc
     @cython.exceptval(check=False)
     def order_to_pindex(self, order: cython.int, mt: cython.int) -> cython.int:
         """Kernel: order_to_pindex(): list number of (order, type), or NIL when the order has no lists."""
-        if order < PCP_ORDERS:
-            return MIGRATE_PCPTYPES * order + mt
+        if order < self.pcp_orders:
+            return MIGRATE_PCPTYPES * order + (0 if self.mixed_lists else mt)
         if order == 9 and self.thp_lists:
             return 12 + (mt == MIGRATE_MOVABLE)
         return NIL
@@ -72,11 +80,11 @@ class PcpLists(Fallback):
         """
         frames: Frames = self.frames
         head: cython.int = pcp.list0 + self.order_to_pindex(order, mt)
-        want: cython.int = pcp.batch
+        want: cython.int = self.nr_pcp_alloc(zone, pcp, order)
         got: cython.int = 0
         stolen: cython.int = 0
-        if want > 1:
-            want = max(want >> order, 2)
+        last: cython.int = head
+        self.rmqueue_mode = RMQUEUE_NORMAL
         while got < want:
             self.blocks_moved = 0
             pfn: cython.int = self.rmqueue(zone, order, mt, alloc_flags)
@@ -84,7 +92,12 @@ class PcpLists(Fallback):
             if pfn == NIL:
                 break
             frames.kind[pfn] = PAGE_PCP
-            frames.add_tail(head, pfn)
+            if self.mixed_lists:
+                # In front of what other types' requests left, in the same order.
+                frames.add_head(last, pfn)
+                last = pfn
+            else:
+                frames.add_tail(head, pfn)
             got += 1
         pcp.count += got << order
         pcp.refills += 1
@@ -102,7 +115,10 @@ class PcpLists(Fallback):
         pcp: PerCpuPages = zone.pcp[cpu]
         head: cython.int = pcp.list0 + self.order_to_pindex(order, mt)
         pcp.free_factor >>= 1
-        if frames.next[head] == head:
+        pcp.free_count >>= 1
+        if self.mixed_lists:
+            self.bring_to_front(head, mt)
+        if frames.next[head] == head or (self.mixed_lists and frames.mt[frames.next[head]] != mt):
             pcp.misses += 1
             self.page_path = PATH_PAGE_ALLOC_REFILL
             if self.rmqueue_bulk(zone, pcp, order, mt, alloc_flags) == 0:
@@ -120,12 +136,25 @@ class PcpLists(Fallback):
         return pfn
 
     @cython.cfunc
+    @cython.exceptval(check=False)
+    def bring_to_front(self, head: cython.int, mt: cython.int) -> cython.void:
+        """Kernel: buffered_rmqueue(), 2.6.24: the first page of the wanted type on a list of all types."""
+        frames: Frames = self.frames
+        pfn: cython.int = frames.next[head]
+        while pfn != head and frames.mt[pfn] != mt:
+            pfn = frames.next[pfn]
+        if pfn != head:
+            frames.remove(pfn)
+            frames.add_head(head, pfn)
+
+    @cython.cfunc
     def rmqueue_buddy(
         self, zone: Zone, order: cython.int, mt: cython.int, alloc_flags: cython.int
     ) -> cython.int:
         """Kernel: rmqueue_buddy(): one block straight from the buddy system, or NIL."""
         self.page_path = PATH_PAGE_ALLOC_BUDDY
         self.blocks_moved = 0
+        self.rmqueue_mode = RMQUEUE_NORMAL
         pfn: cython.int = self.rmqueue(zone, order, mt, alloc_flags)
         if self.blocks_moved:
             self.it.locked(zone.index, COST_FALLBACK, self.blocks_moved)
@@ -161,35 +190,13 @@ class PcpLists(Fallback):
         pcp.count += 1 << order
         self.page_path = PATH_PAGE_FREE_PCP
         self.it.step(COST_PCP_HIT, 1)
-        free_high: cython.bint = pcp.free_factor != 0 and order >= 1 and order < PCP_ORDERS
+        free_high: cython.bint = self.note_pcp_free(pcp, order)
         high: cython.int = self.nr_pcp_high(zone, pcp, free_high)
         if pcp.count >= high:
             self.free_pcppages_bulk(zone, pcp, self.nr_pcp_free(pcp, high, free_high), pindex)
             self.page_path = PATH_PAGE_FREE_DRAIN
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def nr_pcp_high(self, zone: Zone, pcp: PerCpuPages, free_high: cython.bint) -> cython.int:
-        """Kernel: nr_pcp_high(): the count at which a drain starts (MODEL 3.4, EXACT B 2.8)."""
-        if pcp.high == 0 or free_high:
-            return 0
-        if zone.reclaim_active:
-            return min(pcp.batch << 2, pcp.high)
-        return pcp.high
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def nr_pcp_free(self, pcp: PerCpuPages, high: cython.int, free_high: cython.bint) -> cython.int:
-        """Kernel: nr_pcp_free(): pages that a drain frees; grows with consecutive drains."""
-        if free_high:
-            return pcp.count
-        if high < pcp.batch:
-            return 1
-        most: cython.int = high - pcp.batch
-        want: cython.int = pcp.batch << pcp.free_factor
-        if want < most and pcp.free_factor < PCP_BATCH_SCALE_MAX:
-            pcp.free_factor += 1
-        return max(pcp.batch, min(want, most))
+            if zone.below_high:
+                self.check_below_high(zone)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -215,13 +222,38 @@ class PcpLists(Fallback):
             while left > 0 and frames.prev[head] != head:
                 pfn: cython.int = frames.prev[head]
                 order: cython.int = frames.order[pfn]
-                mt: cython.int = frames.mt[pfn]
+                mt: cython.int = zone.get_pageblock_migratetype(pfn) if self.reread_type else frames.mt[pfn]
                 frames.remove(pfn)
                 pcp.count -= 1 << order
                 left -= 1 << order
                 self.free_one_page(zone, pfn, order, mt, False)
                 moved += 1
         self.it.locked(zone.index, COST_PCP_DRAIN, moved)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def check_below_high(self, zone: Zone) -> cython.void:
+        """Kernel: the end of free_unref_page_commit(), 6.7 and later: is the zone above its high mark again?"""
+        if zone.free_pages > zone.watermark_high + zone.boost + zone.lowmem_reserve[ZONE_MOVABLE]:
+            zone.below_high = False
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def decay_pcp_high(self, zone: Zone, cpu: cython.int) -> cython.void:
+        """
+        Let a CPU's lists shrink that are not used as much as they were.
+
+        Kernel: decay_pcp_high(), once a second from the vmstat worker, 6.7 and later (MODEL 3.6)
+        """
+        pcp: PerCpuPages = zone.pcp[cpu]
+        if pcp.high > pcp.high_min:
+            pcp.high = max(
+                pcp.count - (pcp.batch << PCP_BATCH_SCALE_MAX), max(pcp.high - (pcp.high >> 3), pcp.high_min)
+            )
+        idle: cython.int = pcp.count - pcp.high
+        while idle > 0:
+            self.free_pcppages_bulk(zone, pcp, min(idle, pcp.batch), 0)
+            idle -= pcp.batch
 
     @cython.ccall
     @cython.exceptval(check=False)

@@ -104,11 +104,17 @@ def add_pcp_pages(
     """Append blocks to one per-CPU list."""
     frames: Frames = machine.frames
     pfn: cython.int
+    pindex: cython.int = machine.pages.order_to_pindex(order, mt)
     for pfn in pfns:
+        if pindex == NIL:
+            # The kernel that is modelled keeps no such blocks.
+            zone: Zone = machine.pages.zones[machine.pages.zone_of(pfn)]
+            machine.pages.free_one_page(zone, pfn, order, mt, False)
+            continue
         frames.kind[pfn] = PAGE_PCP
         frames.order[pfn] = order
         frames.mt[pfn] = mt
-        frames.add_tail(pcp.list0 + machine.pages.order_to_pindex(order, mt), pfn)
+        frames.add_tail(pcp.list0 + pindex, pfn)
         pcp.count += 1 << order
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memtrace.config import KernelConfig, SlubParams
+from memtrace.config import KernelConfig, SlubParams, VmParams
 from memtrace.machines import load_machine, machine_from_exact
 from memtrace.mm.boot import boot, build, min_free_kbytes
 from memtrace.mm.machine import Machine
@@ -138,5 +138,5 @@ def test_min_free_kbytes(ground_truth: Path, run: str) -> None:
     """
     low = [z for z in dump(ground_truth, run, "start").zones if z.name not in ("HighMem", "Movable")]
     pages = sum(z.min for z in low)
-    expected = min_free_kbytes(machine_from_exact(dump(ground_truth, run, "boot"))) // 4
+    expected = min_free_kbytes(machine_from_exact(dump(ground_truth, run, "boot")), VmParams()) // 4
     assert pages <= expected <= pages + len(low) - 1

@@ -107,7 +107,7 @@ def test_min_free_kbytes(size_mb: int, kbytes: int) -> None:
     given = config(zone("DMA32", 16, 16))
     given = replace(given, zones=(replace(given.zones[0], spanned=size_mb << 8, present=size_mb << 8,
                                           managed=size_mb << 8),))
-    assert min_free_kbytes(given) == kbytes
+    assert min_free_kbytes(given, VmParams()) == kbytes
 
 
 def test_marks() -> None:
