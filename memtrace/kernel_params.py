@@ -113,6 +113,16 @@ class KmallocParams:
 
 
 @dataclass(frozen=True, slots=True)
+class SlobParams:
+    """SLOB."""
+
+    rcu_delay_ms: int = setting(
+        20, "ms for which a freed object of a TYPESAFE_BY_RCU cache keeps its block; assumed, no trace shows it",
+        source="call_rcu() in kmem_cache_free(); until 6.3",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PcpParams:
     """Per-CPU page lists."""
 

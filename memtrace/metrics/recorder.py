@@ -47,6 +47,8 @@ class Machine(Protocol):
 class VmStat(Protocol):
     """The model's counters: each method fills a buffer and says how many rows (see ``mm.vmstat``)."""
 
+    @property
+    def stat_names(self) -> tuple[str, ...]: ...
     def caches(self, buf: np.ndarray) -> int: ...
     def cpu_caches(self, buf: np.ndarray) -> int: ...
     def buddy(self, buf: np.ndarray) -> int: ...
@@ -136,7 +138,8 @@ class Recorder:
         self.zone_node = np.array([machine.zone_node(zone) for zone in zones], np.int64)
         self.caches = Samples(len(CACHE_FIELDS))
         self.live = Samples(2)
-        self.cpu_caches = Samples(2 + len(SLUB_STATS))
+        self.stat_names = vmstat.stat_names
+        self.cpu_caches = Samples(2 + len(self.stat_names))
         self.buddy = Samples(4)
         self.zones = Samples(len(ZONE_FIELDS))
         self.pcp = Samples(len(PCP_FIELDS))
@@ -217,7 +220,8 @@ class Recorder:
 
     def flush_cpu_caches(self) -> None:
         rows, times = self.cpu_caches.take()
-        columns = {name: rows[:, 2 + i] for i, name in enumerate(SLUB_STATS)}
+        columns = dict.fromkeys(SLUB_STATS, np.zeros(len(rows), np.int64))  # what an allocator does not count is 0
+        columns.update({name: rows[:, 2 + i] for i, name in enumerate(self.stat_names)})
         self.writers.add("cpu_caches", {"t_ns": times, "cpu": rows[:, 0], "cache": self.cache_column(rows[:, 1]),
                                         **columns})
 

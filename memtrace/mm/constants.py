@@ -78,3 +78,5 @@ OBJ_LIVE = -2  # handed out
 # Who is asked for by Itinerary.wake, with what argument.
 WAKE_DEFERRED = 0
 """Deferred work of a CPU (the argument) has just been done."""
+WAKE_RCU = 1
+"""So many more frees (the argument) wait for a grace period."""

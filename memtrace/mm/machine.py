@@ -173,12 +173,7 @@ class Machine:
         if self.frames.slab[pfn] == NIL and cache != NIL:
             s = self.slab.caches[cache]
             self.adopt_slab(s, (pfn >> s.order) << s.order)
-        if self.frames.slab[pfn] == NIL or not self.slab.is_live(addr):
-            return 0
-        s = self.slab.cache_of(addr)
-        self.slab.last_cache = s.index
-        self.slab.last_bytes = s.size
-        return addr
+        return addr if self.slab.claim(addr, cache) else 0
 
     @cython.cfunc
     @cython.exceptval(check=False)

@@ -34,6 +34,11 @@ PATHS = (
     ("page_free", "buddy"),
     ("cache", "shrink"),
     ("cache", "destroy"),
+    ("alloc", "slob_list"),
+    ("alloc", "slob_new_page"),
+    ("free", "slob_list"),
+    ("free", "slob_page"),
+    ("free", "slob_rcu"),
 )
 NR_PATHS = len(PATHS)
 PATH_ALLOC_FAST = 0
@@ -60,6 +65,11 @@ PATH_PAGE_FREE_DRAIN = 20
 PATH_PAGE_FREE_BUDDY = 21
 PATH_CACHE_SHRINK = 22
 PATH_CACHE_DESTROY = 23
+PATH_ALLOC_SLOB_LIST = 24
+PATH_ALLOC_SLOB_NEW_PAGE = 25
+PATH_FREE_SLOB_LIST = 26
+PATH_FREE_SLOB_PAGE = 27
+PATH_FREE_SLOB_RCU = 28
 
 # Cost classes: a step costs fixed_ns + count * per_ns of its class (data/costs.toml names each by this key).
 COSTS = (
@@ -80,6 +90,7 @@ COSTS = (
     "zone_check",  # a watermark check that failed, or a walk to the next zone; count = zones
     "fallback",  # steal from another migratetype, under zone->lock; count = blocks moved
     "large_kmalloc",  # compound page set-up; count 0
+    "slob_walk",  # under slob_lock; count = pages and gaps looked at
 )
 COST_SLUB_FAST = 0
 COST_SLUB_REFILL = 1
@@ -98,3 +109,4 @@ COST_ZERO_PAGE = 13
 COST_ZONE_CHECK = 14
 COST_FALLBACK = 15
 COST_LARGE_KMALLOC = 16
+COST_SLOB = 17

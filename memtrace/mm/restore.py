@@ -15,6 +15,7 @@ from memtrace.errors import ConfigError
 from memtrace.mm.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES, NIL, OBJ_END, PAGE_PCP, PAGE_TAIL, UNKNOWN_OWNER
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
+from memtrace.mm.restore_slob import restore_slob
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_slabs import SlubCache
 
@@ -41,29 +42,39 @@ def restore_exact(machine: Machine, dump: ExactDump) -> None:
     Raises
     ------
     ConfigError
-        The dump is not of a SLUB kernel, or its zones are not the machine's.
+        The dump is of another allocator than the machine's (``restore_across`` is for that), or of other zones.
     """
+    if dump.allocator not in ("", machine.slab.name):
+        raise ConfigError(f"{dump.path}: a dump of a {dump.allocator} kernel; expected {machine.slab.name}.")
+    restore_zones(machine, dump)
+    for cache in reversed(dump.slub):  # a dump lists the newest cache first
+        restore_slub_cache(machine, cache)
+    if dump.slob:
+        restore_slob(machine, dump)
+    machine.slab.create_kmalloc_caches()
+    settle_pages(machine)
+    machine.exact = True
+
+
+def restore_zones(machine: Machine, dump: ExactDump) -> None:
+    """Free lists, per-CPU lists and pageblock types of every zone."""
     zone: Zone
-    if dump.allocator != "slub":
-        raise ConfigError(
-            f"{dump.path}: a dump of a {dump.allocator or 'cacheless'} kernel; expected slub. "
-            "Start from a machine preset (--machine) to replay its trace under SLUB."
-        )
     for zone in machine.pages.zones:
         known = next((z for z in dump.zones if (z.node, z.name) == (zone.node, zone.name)), None)
         if known is None:
             raise ConfigError(f"{dump.path}: no zone {zone.name} of node {zone.node}, which the machine has.")
         restore_zone(machine, zone, known)
-    for cache in reversed(dump.slub):  # a dump lists the newest cache first
-        restore_slub_cache(machine, cache)
-    machine.slab.create_kmalloc_caches()
+
+
+def settle_pages(machine: Machine) -> None:
+    """What has been laid out is all that is known: the other pages are somebody's, and all count as given."""
+    zone: Zone
     for zone in machine.pages.zones:
         forget_owners(machine, zone)
         zone.given_pages = zone.managed
         zone.used_pages = zone.managed - zone.free_pages
         for pcp in zone.pcp:
             zone.used_pages -= pcp.count
-    machine.exact = True
 
 
 def restore_zone(machine: Machine, zone: Zone, known: ExactZone) -> None:

@@ -146,6 +146,8 @@ class SlabAllocator:
     and ``last_bytes`` tell what the last call served or freed.
     """
 
+    name: object
+    """What ``--allocator`` calls it."""
     pages: PageAllocator
     frames: Frames
     it: Itinerary
@@ -168,6 +170,7 @@ class SlabAllocator:
     def __init__(
         self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint, word: cython.int
     ) -> None:
+        self.name = ""
         self.pages = pages
         self.frames = pages.frames
         self.it = pages.it
@@ -234,6 +237,24 @@ class SlabAllocator:
     def reveal_slab(self, s: KmemCache, pfn: cython.int, order: cython.int, node: cython.int) -> cython.void:
         """Register a full slab that the starting state counted but could not place."""
         raise NotImplementedError
+
+    @cython.ccall
+    def claim(self, addr: cython.longlong, cache: cython.int) -> cython.bint:
+        """
+        Is the object that was alive at a recorded address when the trace began there? Says what it is.
+
+        An allocator whose pages do not tell where objects begin notes it, as ``cache``'s (-1: not known).
+        """
+        if self.frames.slab[cython.cast(cython.int, addr >> PAGE_SHIFT)] == NIL or not self.is_live(addr):
+            return False
+        s: KmemCache = self.cache_of(addr)
+        self.last_cache = s.index
+        self.last_bytes = s.size
+        return True
+
+    @cython.ccall
+    def grace_period_over(self, frees: cython.int) -> cython.void:
+        """The oldest ``frees`` frees that wait for RCU (``WAKE_RCU``) are due; most allocators have none."""
 
     @cython.ccall
     def deferred_work(self, cpu: cython.int) -> cython.void:
@@ -422,6 +443,11 @@ class SlabAllocator:
         if not self.memcg:
             self.kmalloc_cache[_CGROUP * _NR_CLASSES : _RECLAIM * _NR_CLASSES] = self.kmalloc_cache[0:_NR_CLASSES]
 
+    def kmalloc_home(self, name: str) -> int:
+        """Cache that serves what another allocator's kmalloc cache of this name does, or -1: it is no kmalloc cache."""
+        size, gfp = kmalloc_class_of(name)
+        return self.kmalloc_slab(size, gfp) if 0 < size <= KMALLOC_MAX_CACHED else NIL
+
     # -- kmalloc ----------------------------------------------------------------------------------
 
     @cython.cfunc
@@ -510,6 +536,17 @@ class SlabAllocator:
         """Keep the zone's count of slab pages (NR_SLAB_*)."""
         zone: Zone = self.pages.zones[self.pages.zone_of(pfn)]
         zone.slab_pages += pages
+
+
+def kmalloc_class_of(name: str) -> tuple[int, int]:
+    """Size and gfp bits that a kmalloc cache's name stands for, (0, 0) for any other cache: ``kmalloc-rcl-1k``."""
+    bits = {"kmalloc-": 0, "kmalloc-cg-": GFP_BIT_ACCOUNT, "kmalloc-rcl-": GFP_BIT_RECLAIMABLE,
+            "dma-kmalloc-": GFP_BIT_DMA}
+    prefix, dash, suffix = name.rpartition("-")
+    digits = suffix.removesuffix("k")
+    if prefix + dash not in bits or not digits.isdigit():
+        return 0, 0
+    return int(digits) << (10 if suffix.endswith("k") else 0), bits[prefix + dash]
 
 
 def _small_class(size: int) -> int:

@@ -106,6 +106,7 @@ class SlubSlabs(SlabAllocator):
         params: SlubParams, seed: cython.int, word: cython.int,
     ) -> None:
         SlabAllocator.__init__(self, pages, nr_cpus, nr_nodes, memcg, word)
+        self.name = "slub"
         self.nr_zones = len(pages.zones)
         self.min_objects = params.min_objects or 4 * (nr_cpus.bit_length() + 1)
         self.max_order = params.max_order

@@ -57,6 +57,13 @@ CPU_PARTIAL_FREE = 23
 CPU_PARTIAL_NODE = 24
 CPU_PARTIAL_DRAIN = 25
 
+# SLOB counts nothing itself; these are memtrace's (docs/metrics.md).
+SLOB_STATS = ("alloc", "free", "alloc_page", "free_page")
+NR_SLOB_STATS = 4
+SLOB_LISTS = ("slob small", "slob medium", "slob large")
+"""Pseudo caches of SLOB's three lists, which stand for kmalloc and for the pages."""
+NR_SLOB_LISTS = 3
+
 MIGRATETYPES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
 
 CACHE_FIELDS = (

@@ -7,12 +7,14 @@ that instant are taken; so both engines give it the same state. Its work costs t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any
 
 import simpy
 
 from ..config import ReplayConfig
+from ..mm.constants import WAKE_RCU
 from ..mm.itinerary import Itinerary
 from ..mm.machine import Machine
 from .simtime import PRIORITY_DAEMON, at
@@ -121,6 +123,40 @@ class Daemons:
                 daemon.woken(kind, argument, t_ns)
 
 
+class GracePeriods(Daemon):
+    """
+    RCU as the slab allocator sees it: a free that waits (``WAKE_RCU``) is due a fixed time later.
+
+    Kernel: call_rcu() (EXACT D 3.6)
+    Departs: a grace period ends when every CPU has been seen idle or switching, which no trace shows
+    """
+
+    kinds = (WAKE_RCU,)
+
+    def __init__(self, machine: Machine, delay_ns: int) -> None:
+        self.slab = machine.slab
+        self.delay_ns = delay_ns
+        self.due: deque[tuple[int, int]] = deque()
+
+    def woken(self, kind: int, argument: int, t_ns: int) -> None:
+        self.due.append((t_ns + self.delay_ns, argument))
+        self.bell.ring(t_ns)
+
+    def process(self, env: simpy.Environment, until_ns: int) -> Steps:
+        while True:
+            yield self.bell.wait()
+            while self.due:
+                t_ns = self.due[0][0]
+                if t_ns > until_ns:
+                    return
+                yield sleep_until(env, t_ns)
+                while self.due and self.due[0][0] == t_ns:
+                    self.slab.it.reset()
+                    self.slab.grace_period_over(self.due.popleft()[1])
+
+
 def make_daemons(machine: Machine, config: ReplayConfig) -> list[Daemon]:
     """The daemons that this machine's kernel runs."""
+    if config.allocator == "slob":
+        return [GracePeriods(machine, config.kernel.slob.rcu_delay_ms * 1_000_000)]
     return []

@@ -340,15 +340,13 @@ class Dispatcher(Decider):
     @cython.ccall
     def adopt_object(self, handle: cython.int, addr: cython.longlong, cache: cython.int) -> cython.void:
         """Give one slab object its place; what it asked for is not known, so it is taken to waste nothing."""
-        s: KmemCache
         found: cython.longlong = self.machine.adopt_object(addr, cache)
         if found == 0:
             self.objects[handle * cython.cast(cython.longlong, OBJECT_WORDS)] = 0
             self.start_unplaced += 1
             return
-        s = self.slab.cache_of(found)
-        self.place(handle, found, s.index, s.size)
-        self.enliven(s.index, s.size, s.size)
+        self.place(handle, found, self.slab.last_cache, self.slab.last_bytes)
+        self.enliven(self.slab.last_cache, self.slab.last_bytes, self.slab.last_bytes)
 
     @cython.ccall
     def adopt_large(self, handle: cython.int, addr: cython.longlong, size: cython.longlong) -> cython.void:

@@ -27,6 +27,7 @@ class Machine:
     nr_zones = 2
     nr_caches = 3
     cache_names = CACHES
+    stat_names = SLUB_STATS
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
