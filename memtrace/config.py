@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from .errors import ConfigError
-from .kernel_params import KmallocParams, PcpParams, SlobParams, SlubParams, VmParams
+from .kernel_params import KmallocParams, PcpParams, PercpuParams, SlobParams, SlubParams, VmParams
 
 MAX_ORDER = 10
 LOCAL_DISTANCE = 10  # ACPI SLIT, as the kernel assumes without a table (MODEL 1.2)
@@ -149,6 +149,7 @@ class KernelConfig:
     kmalloc: KmallocParams = field(default_factory=KmallocParams)
     pcp: PcpParams = field(default_factory=PcpParams)
     vm: VmParams = field(default_factory=VmParams)
+    percpu: PercpuParams = field(default_factory=PercpuParams)
 
     def components(self) -> dict[str, Any]:
         """Components by name."""

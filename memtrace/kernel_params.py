@@ -203,3 +203,21 @@ class VmParams:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PercpuParams:
+    """The percpu allocator."""
+
+    static_size: int = setting(
+        AUTO, "bytes of the kernel's own per-CPU variables, for each CPU; differs from build to build",
+        auto="171432, or 91860 on 32-bit machines", source="__per_cpu_end - __per_cpu_start",
+    )
+    reserved_size: int = setting(8192, "bytes kept for modules' own variables", source="PERCPU_MODULE_RESERVE")
+    dyn_size: int = setting(
+        AUTO, "bytes of the first chunk for areas, at least", auto="28 KiB, or 20 KiB on 32-bit machines",
+        source="PERCPU_DYNAMIC_RESERVE",
+    )
+    atom_size: int = setting(
+        AUTO, "bytes that units are gathered into", auto="2 MiB on 64-bit machines, else a page",
+        source="pcpu_embed_first_chunk(): PMD_SIZE with large pages",
+    )
+    possible_cpus: int = setting(0, "CPUs that have a unit; 0: those of the machine", source="possible_cpus=")

@@ -23,6 +23,8 @@ from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone, nr_lists
 from memtrace.mm.page_alloc import PageAllocator
+from memtrace.mm.percpu import PercpuAllocator
+from memtrace.mm.percpu_layout import percpu_layout
 from memtrace.mm.slab_common import SlabAllocator
 from memtrace.mm.slob import Slob
 from memtrace.mm.slub import Slub
@@ -63,7 +65,8 @@ def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator:
     set_features(pages, config, kernel)
     set_watermarks(zones, config, kernel.vm)
     set_pcp(zones, config, kernel.pcp)
-    return Machine(pages, make_allocator(allocator, pages, config, kernel, seed), config)
+    percpu = PercpuAllocator(pages, percpu_layout(config, kernel.percpu), kernel.memcg)
+    return Machine(pages, make_allocator(allocator, pages, config, kernel, seed), percpu, config)
 
 
 def set_features(pages: PageAllocator, config: MachineConfig, kernel: KernelConfig) -> None:

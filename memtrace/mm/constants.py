@@ -80,3 +80,5 @@ WAKE_DEFERRED = 0
 """Deferred work of a CPU (the argument) has just been done."""
 WAKE_RCU = 1
 """So many more frees (the argument) wait for a grace period."""
+WAKE_PERCPU = 2
+"""The percpu allocator's balance work is due, on the CPU that is the argument."""

@@ -16,6 +16,7 @@ from memtrace.mm.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.mmzone import Frames, Zone
 from memtrace.mm.page_alloc import PageAllocator
+from memtrace.mm.percpu import PercpuAllocator
 from memtrace.mm.slab_common import KmemCache, SlabAllocator
 
 
@@ -31,6 +32,7 @@ class Machine:
     frames: Frames
     pages: PageAllocator
     slab: SlabAllocator
+    percpu: PercpuAllocator
     it: Itinerary
     config: Any
     nr_cpus: cython.int
@@ -44,10 +46,11 @@ class Machine:
     exact: cython.bint
     """Pages that pre-date the trace lie where the recording says (exact dump)."""
 
-    def __init__(self, pages: PageAllocator, slab: SlabAllocator, config: Any) -> None:
+    def __init__(self, pages: PageAllocator, slab: SlabAllocator, percpu: PercpuAllocator, config: Any) -> None:
         self.pages = pages
         self.frames = pages.frames
         self.slab = slab
+        self.percpu = percpu
         self.it = pages.it
         self.config = config
         self.nr_cpus = slab.nr_cpus
@@ -139,6 +142,24 @@ class Machine:
         """Kernel: __free_pages(): a block, or one aligned piece of one that was split."""
         self.pages.free_pages(pfn, order, cpu)
         self.it.path = self.pages.page_path
+
+    # -- per-CPU areas ----------------------------------------------------------------------------
+
+    @cython.ccall
+    def alloc_percpu(
+        self, size: cython.longlong, align: cython.longlong, gfp: cython.longlong, cpu: cython.int
+    ) -> cython.longlong:
+        """Kernel: __alloc_percpu_gfp(): an area with a copy for each possible CPU, not only the calling one; or 0."""
+        return self.percpu.alloc(size, align, False, gfp, cpu)
+
+    @cython.ccall
+    def free_percpu(self, ptr: cython.longlong, cpu: cython.int) -> cython.void:
+        """Kernel: free_percpu()."""
+        self.percpu.free(ptr, cpu)
+
+    def percpu_ptr(self, ptr: int, cpu: int) -> int:
+        """Kernel: per_cpu_ptr(): address of one CPU's copy; virtual, ``percpu.page_of`` knows its frame."""
+        return self.percpu.cpu_address(ptr, cpu)
 
     # -- what pre-dates the trace -----------------------------------------------------------------
 
@@ -290,6 +311,7 @@ class Machine:
     def reset_statistics(self) -> None:
         """Forget every counter; state stays. Called once, when the trace begins."""
         self.slab.reset_statistics()
+        self.percpu.reset_statistics()
         self.pages.events = []
         self.pages.alloc_failures = 0
         for zone in self.pages.zones:

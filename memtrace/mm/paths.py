@@ -39,6 +39,11 @@ PATHS = (
     ("free", "slob_list"),
     ("free", "slob_page"),
     ("free", "slob_rcu"),
+    ("percpu_alloc", "area"),
+    ("percpu_alloc", "populate"),
+    ("percpu_alloc", "new_chunk"),
+    ("percpu_alloc", "failed"),
+    ("percpu_free", "area"),
 )
 NR_PATHS = len(PATHS)
 PATH_ALLOC_FAST = 0
@@ -70,6 +75,11 @@ PATH_ALLOC_SLOB_NEW_PAGE = 25
 PATH_FREE_SLOB_LIST = 26
 PATH_FREE_SLOB_PAGE = 27
 PATH_FREE_SLOB_RCU = 28
+PATH_PERCPU_ALLOC = 29
+PATH_PERCPU_ALLOC_POPULATE = 30
+PATH_PERCPU_ALLOC_NEW_CHUNK = 31
+PATH_PERCPU_ALLOC_FAILED = 32
+PATH_PERCPU_FREE = 33
 
 # Cost classes: a step costs fixed_ns + count * per_ns of its class (data/costs.toml names each by this key).
 COSTS = (
@@ -91,6 +101,8 @@ COSTS = (
     "fallback",  # steal from another migratetype, under zone->lock; count = blocks moved
     "large_kmalloc",  # compound page set-up; count 0
     "slob_walk",  # under slob_lock; count = pages and gaps looked at
+    "percpu_area",  # find or give back a per-CPU area; count = 1
+    "percpu_clear",  # clear an area; count = possible CPUs
 )
 COST_SLUB_FAST = 0
 COST_SLUB_REFILL = 1
@@ -110,3 +122,5 @@ COST_ZONE_CHECK = 14
 COST_FALLBACK = 15
 COST_LARGE_KMALLOC = 16
 COST_SLOB = 17
+COST_PERCPU_AREA = 18
+COST_PERCPU_CLEAR = 19

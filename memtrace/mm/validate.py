@@ -23,6 +23,7 @@ from memtrace.mm.constants import (
 )
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
+from memtrace.mm.percpu_validate import validate_percpu
 
 
 def validate_machine(machine: Machine) -> None:
@@ -33,6 +34,7 @@ def validate_machine(machine: Machine) -> None:
         validate_pcp(machine, zone)
         validate_pages_conserved(machine, zone)
     machine.slab.validate()
+    validate_percpu(machine.percpu)
 
 
 def fail(what: str, found: object, expected: object) -> None:
