@@ -125,6 +125,16 @@ class Slub(SlubSlabs):
         Kernel: ___slab_alloc(), 6.1 (MODEL 6.6, stages A-I)
         Departs: the request stays on its CPU; nothing happens between its stages
         """
+        idx: cython.int = self.find_objects(s, node, cpu)
+        return idx if idx >= 0 else self.add_slab(s, gfp, node, cpu)
+
+    @cython.cfunc
+    def find_objects(self, s: SlubCache, node: cython.int, cpu: cython.int) -> cython.int:
+        """
+        Look for free objects in the slabs that there are; -1 leaves the CPU without a slab.
+
+        Kernel: ___slab_alloc(), what it does before it asks for a page (MODEL 6.6, stages A-G)
+        """
         slab: cython.int
         idx: cython.int
         path: cython.int = PATH_ALLOC_REFILL
@@ -152,14 +162,35 @@ class Slub(SlubSlabs):
                 continue
             break
         slab = self.get_partial(s, node, cpu)
-        if slab != NIL:
-            self.it.path = PATH_ALLOC_NODE_PARTIAL
-        else:
-            slab = self.new_slab(s, gfp, node, cpu)
-            if slab == NIL:
-                return NIL
-            self.it.path = PATH_ALLOC_NEW_SLAB
-        idx = self.sl_free[slab]
+        if slab == NIL:
+            return NIL
+        self.it.path = PATH_ALLOC_NODE_PARTIAL
+        return self.use_slab(s, slab, cpu)
+
+    @cython.cfunc
+    def add_slab(
+        self, s: SlubCache, gfp: cython.longlong, node: cython.int, cpu: cython.int
+    ) -> cython.int:
+        """
+        Make a new slab the CPU's; index of its first object, or -1 when memory is short.
+
+        Kernel: ___slab_alloc(), from the page request on (MODEL 6.6, stages H-I)
+        """
+        slab: cython.int = self.new_slab(s, gfp, node, cpu)
+        if slab == NIL:
+            return NIL
+        self.it.path = PATH_ALLOC_NEW_SLAB
+        if s.c_slab[cpu] != NIL:
+            # While the page was asked for, an interrupt got this CPU another one.
+            self.count(s, cpu, CPUSLAB_FLUSH)
+            self.flush_cpu_slab(s, cpu, cpu)
+        return self.use_slab(s, slab, cpu)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def use_slab(self, s: SlubCache, slab: cython.int, cpu: cython.int) -> cython.int:
+        """Make a slab the CPU's and its objects the CPU's freelist; index of the first one."""
+        idx: cython.int = self.sl_free[slab]
         self.sl_free[slab] = OBJ_END
         self.sl_inuse[slab] = self.sl_objects[slab]
         self.sl_frozen[slab] = 1
