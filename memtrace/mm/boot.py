@@ -66,7 +66,9 @@ def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator:
     set_watermarks(zones, config, kernel.vm)
     set_pcp(zones, config, kernel.pcp)
     percpu = PercpuAllocator(pages, percpu_layout(config, kernel.percpu), kernel.memcg)
-    return Machine(pages, make_allocator(allocator, pages, config, kernel, seed), percpu, config)
+    slab = make_allocator(allocator, pages, config, kernel, seed)
+    slab.set_kmalloc(kernel.kmalloc)
+    return Machine(pages, slab, percpu, config)
 
 
 def set_features(pages: PageAllocator, config: MachineConfig, kernel: KernelConfig) -> None:

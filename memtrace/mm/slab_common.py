@@ -7,9 +7,11 @@ What all slab allocators share: caches, their registry and merging, kmalloc's cl
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import cython
 
+from memtrace.config import KmallocParams
 from memtrace.mm.constants import (
     KMALLOC_MAX_CACHED,
     KMALLOC_MAX_SIZE,
@@ -162,6 +164,9 @@ class SlabAllocator:
     """Class of (size + 7) // 8 for sizes up to 192 (size_index)."""
     kmalloc_cache: cython.int[:]
     """Cache index of type * 14 + class."""
+    kmalloc_largest: cython.int
+    """Sizes above this take whole pages."""
+    kmalloc_params: Any
     word: cython.int
     """Bytes of a pointer: 8, or 4 on a 32-bit machine."""
     bad_frees: cython.longlong
@@ -185,6 +190,12 @@ class SlabAllocator:
         self.kmalloc_class = array("B", [_small_class(8 * i) for i in range(25)])
         self.kmalloc_cache = array("i", [-1]) * (4 * _NR_CLASSES)
         self.bad_frees = 0
+        self.set_kmalloc(KmallocParams())
+
+    def set_kmalloc(self, params: KmallocParams) -> None:
+        """Choose which kmalloc caches there will be; before they are created."""
+        self.kmalloc_params = params
+        self.kmalloc_largest = min(params.largest, KMALLOC_MAX_CACHED)
 
     # -- what subclasses provide ------------------------------------------------------------------
 
@@ -429,24 +440,31 @@ class SlabAllocator:
         return None
 
     def create_kmalloc_caches(self) -> None:
-        """Kernel: create_kmalloc_caches(): the classes of MODEL 5.1, every type of 5.2."""
+        """Kernel: create_kmalloc_caches(): the classes of MODEL 5.1, the types of 5.2 that the kernel has."""
+        params = self.kmalloc_params
+        absent = {kind for kind, there in ((_CGROUP, self.memcg), (_RECLAIM, params.reclaim_caches)) if not there}
         for kind, prefix in enumerate(KMALLOC_PREFIXES):
-            if kind == _CGROUP and not self.memcg:
+            if kind in absent:
                 continue
             flags = {_RECLAIM: SLAB_RECLAIM_ACCOUNT, _DMA: SLAB_CACHE_DMA, _CGROUP: SLAB_ACCOUNT}.get(kind, 0)
             for number in range(1, _NR_CLASSES):
                 size = KMALLOC_SIZES[number]
-                align = size if size & (size - 1) == 0 else 8
+                if size > self.kmalloc_largest:
+                    continue
+                align = size & -size if size & (size - 1) == 0 or params.aligned_classes else 8
+                name = prefix + KMALLOC_SUFFIXES[number]
+                if not params.short_names and name not in self.by_name:
+                    name = f"{prefix}{size}"
                 self.kmalloc_cache[kind * _NR_CLASSES + number] = self.create_cache(
-                    prefix + KMALLOC_SUFFIXES[number], size, align, flags, merge=kind != _NORMAL or not self.memcg
+                    name, size, align, flags, merge=kind != _NORMAL or not self.memcg
                 )
-        if not self.memcg:
-            self.kmalloc_cache[_CGROUP * _NR_CLASSES : _RECLAIM * _NR_CLASSES] = self.kmalloc_cache[0:_NR_CLASSES]
+        for kind in absent:
+            self.kmalloc_cache[kind * _NR_CLASSES : (kind + 1) * _NR_CLASSES] = self.kmalloc_cache[0:_NR_CLASSES]
 
     def kmalloc_home(self, name: str) -> int:
         """Cache that serves what another allocator's kmalloc cache of this name does, or -1: it is no kmalloc cache."""
         size, gfp = kmalloc_class_of(name)
-        return self.kmalloc_slab(size, gfp) if 0 < size <= KMALLOC_MAX_CACHED else NIL
+        return self.kmalloc_slab(size, gfp) if 0 < size <= self.kmalloc_largest else NIL
 
     # -- kmalloc ----------------------------------------------------------------------------------
 
@@ -482,7 +500,7 @@ class SlabAllocator:
             self.it.path = PATH_FREE_NOTHING
             self.it.step(COST_KFREE_NULL, 1)
             return ZERO_SIZE_PTR
-        if size > KMALLOC_MAX_CACHED:
+        if size > self.kmalloc_largest:
             return self.kmalloc_large(size, gfp, node, cpu)
         index: cython.int = self.kmalloc_slab(size, gfp)
         s: KmemCache = self.caches[index]

@@ -21,6 +21,8 @@ from memtrace.mm.gfp import (
     GFP_BIT_NOMEMALLOC,
     GFP_BIT_NORETRY,
     GFP_BIT_NOWARN,
+    GFP_BIT_THISNODE,
+    GFP_NOWAIT,
     GFP_RECLAIM,
     GFP_SLAB_KEEPS,
 )
@@ -176,7 +178,13 @@ class Slub(SlubSlabs):
 
         Kernel: ___slab_alloc(), from the page request on (MODEL 6.6, stages H-I)
         """
-        slab: cython.int = self.new_slab(s, gfp, node, cpu)
+        slab: cython.int = NIL
+        if self.node_first and node >= 0 and not gfp & GFP_BIT_THISNODE:
+            slab = self.new_slab(s, GFP_NOWAIT | GFP_BIT_NOWARN | GFP_BIT_THISNODE, node, cpu)
+            if slab == NIL:
+                slab = self.get_any_partial(s, node, cpu)
+        if slab == NIL:
+            slab = self.new_slab(s, gfp, node, cpu)
         if slab == NIL:
             return NIL
         self.it.path = PATH_ALLOC_NEW_SLAB
@@ -218,11 +226,19 @@ class Slub(SlubSlabs):
     @cython.cfunc
     def get_partial(self, s: SlubCache, node: cython.int, cpu: cython.int) -> cython.int:
         """Kernel: get_partial(): a slab from the wanted node's list, else by chance from another's (6.6 F, G)."""
-        zone: Zone
         here: cython.int = node if node >= 0 else self.pages.cpu_node[cpu]
         slab: cython.int = self.get_partial_node(s, here, cpu)
-        if slab != NIL or node >= 0 or self.nr_nodes == 1:
+        if slab != NIL or node >= 0:
             return slab
+        return self.get_any_partial(s, here, cpu)
+
+    @cython.cfunc
+    def get_any_partial(self, s: SlubCache, here: cython.int, cpu: cython.int) -> cython.int:
+        """Kernel: get_any_partial(): by chance, a slab of another node that has more than it must keep."""
+        zone: Zone
+        slab: cython.int
+        if self.nr_nodes == 1:
+            return NIL
         if self.defrag_ratio == 0 or self.roll() % 1024 > self.defrag_ratio:
             return NIL
         for zone in self.pages.zonelists[here]:
@@ -242,7 +258,7 @@ class Slub(SlubSlabs):
         self.remove_partial(s, first)
         self.sl_cpu[first] = cpu
         self.count(s, cpu, ALLOC_FROM_PARTIAL)
-        while s.n_first[node] != NIL:
+        while s.n_first[node] != NIL and self.partial_lists and (self.partials_frozen or s.cpu_partial_slabs > 0):
             slab: cython.int = s.n_first[node]
             self.remove_partial(s, slab)
             self.sl_frozen[slab] = 1
@@ -272,7 +288,11 @@ class Slub(SlubSlabs):
         first: cython.longlong = (flags | GFP_BIT_NOWARN | GFP_BIT_NORETRY) & ~GFP_BIT_NOFAIL
         if flags & GFP_BIT_DIRECT_RECLAIM and s.order > s.min_order:
             first = (first | GFP_BIT_NOMEMALLOC) & ~GFP_RECLAIM
+        if not self.min_order_fallback:
+            first = flags
         pfn: cython.int = self.pages.alloc_pages(first, order, node, cpu)
+        if pfn == NIL and not self.min_order_fallback:
+            return NIL
         if pfn == NIL:
             order = s.min_order
             pfn = self.pages.alloc_pages(flags, order, node, cpu)
@@ -336,7 +356,10 @@ class Slub(SlubSlabs):
         if self.sl_listed[slab]:
             s.partial_free[self.sl_node[slab]] += n
         if self.sl_frozen[slab]:
-            self.count(s, cpu, FREE_FROZEN)
+            self.note_held(s, slab, cpu)
+            return
+        if prior < 0 and not self.partial_lists:
+            self.put_node_partial(s, slab, cpu)
             return
         if prior < 0:
             self.sl_frozen[slab] = 1
@@ -346,7 +369,7 @@ class Slub(SlubSlabs):
             return
         node: cython.int = self.sl_node[slab]
         self.it.path = PATH_FREE_NODE_PARTIAL
-        if s.nr_partial[node] < s.min_partial:
+        if s.nr_partial[node] < s.min_partial and not self.discard_remote:
             self.it.locked(self.list_lock(s, node), COST_SLUB_NODE, 0)
             return
         self.remove_partial(s, slab)
@@ -355,6 +378,41 @@ class Slub(SlubSlabs):
         self.count(s, cpu, FREE_SLAB)
         self.discard_slab(s, slab, cpu)
         self.it.path = PATH_FREE_DISCARD
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def note_held(self, s: SlubCache, slab: cython.int, cpu: cython.int) -> cython.void:
+        """
+        Count a free to a slab that a CPU holds.
+
+        Since 6.8 slabs on partial lists are not frozen: the free that empties one takes the node's lock, to find
+        that the slab is not on the node's list (MODEL 6.7).
+        """
+        owner: cython.int
+        if self.partials_frozen:
+            self.count(s, cpu, FREE_FROZEN)
+            return
+        for owner in range(self.nr_cpus):
+            if s.c_slab[owner] == slab:
+                self.count(s, cpu, FREE_FROZEN)
+                return
+        if self.sl_inuse[slab] == 0:
+            self.it.locked(self.list_lock(s, self.sl_node[slab]), COST_SLUB_NODE, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def put_node_partial(self, s: SlubCache, slab: cython.int, cpu: cython.int) -> cython.void:
+        """Without CPU partial lists, a slab that was full goes to the node's list, or back when it is empty now."""
+        node: cython.int = self.sl_node[slab]
+        self.it.path = PATH_FREE_NODE_PARTIAL
+        self.it.locked(self.list_lock(s, node), COST_SLUB_NODE, 1)
+        if self.sl_inuse[slab] == 0 and (self.discard_remote or s.nr_partial[node] >= s.min_partial):
+            self.count(s, cpu, FREE_SLAB)
+            self.discard_slab(s, slab, cpu)
+            self.it.path = PATH_FREE_DISCARD
+            return
+        self.add_partial(s, slab, True)
+        self.count(s, cpu, FREE_ADD_PARTIAL)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -440,6 +498,9 @@ class Slub(SlubSlabs):
             self.it.locked(self.list_lock(s, node), COST_SLUB_NODE, 0)
             self.discard_slab(s, slab, cpu)
         elif self.sl_free[slab] >= 0:
+            if self.discard_remote:
+                # 2.6.24: only an empty slab waits behind the others (MODEL 6.15).
+                to_tail = self.sl_inuse[slab] == 0
             self.add_partial(s, slab, to_tail)
             self.count(s, cpu, DEACTIVATE_TO_TAIL if to_tail else DEACTIVATE_TO_HEAD)
             self.it.locked(self.list_lock(s, node), COST_SLUB_NODE, 1)

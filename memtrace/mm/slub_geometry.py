@@ -22,12 +22,16 @@ def slab_order(size: int, min_objects: int, min_order: int, max_order: int, frac
     return max_order + 1
 
 
-def calculate_order(size: int, min_objects: int, min_order: int = 0, max_order: int = 3) -> int:
+def calculate_order(size: int, min_objects: int, min_order: int = 0, max_order: int = 3, rule: str = "6.1") -> int:
     """
-    Order of a slab of objects of ``size`` bytes.
+    Order of a slab of objects of ``size`` bytes, by the rule of slub.order_rule.
 
-    Kernel: calculate_order(), mm/slub.c, 6.1 (MODEL 6.3; 235 of 235 caches of a 6.18 machine)
+    Kernel: calculate_order(), mm/slub.c (MODEL 6.3; 6.1 and 6.8: 235 of 235 caches of a 6.18 machine)
     """
+    if rule == "2.6.24":
+        return _halving_order(size, min_objects, min_order, max_order)
+    if rule == "6.8":
+        return _wasteful_order(size, min_objects, min_order, max_order)
     least = min(min_objects, max(1, (PAGE_SIZE << max_order) // size))
     while least > 1:
         for fraction in (16, 8, 4):
@@ -39,6 +43,30 @@ def calculate_order(size: int, min_objects: int, min_order: int = 0, max_order: 
     if order <= max_order:
         return order
     return slab_order(size, 1, min_order, MAX_ORDER, 1)
+
+
+def _halving_order(size: int, min_objects: int, min_order: int, max_order: int) -> int:
+    """2.6.24 (MODEL 6.3): half as many objects each time, at most a quarter wasted."""
+    least = min_objects
+    while least > 1:
+        for fraction in (8, 4):
+            order = slab_order(size, least, min_order, max_order, fraction)
+            if order <= max_order:
+                return order
+        least //= 2
+    order = slab_order(size, 1, min_order, max_order, 1)
+    return order if order <= max_order else slab_order(size, 1, min_order, MAX_ORDER, 1)
+
+
+def _wasteful_order(size: int, min_objects: int, min_order: int, max_order: int) -> int:
+    """6.8 and later (MODEL 6.3): never fewer objects than wanted, up to half wasted."""
+    least = min(min_objects, max(1, (PAGE_SIZE << max_order) // size))
+    first = max(min_order, _get_order(least * size))
+    for fraction in (16, 8, 4, 2):
+        order = slab_order(size, 1, first, max_order, fraction)
+        if order <= max_order:
+            return order
+    return _get_order(size)
 
 
 def cpu_partial_objects(size: int) -> int:

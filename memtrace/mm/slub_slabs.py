@@ -79,6 +79,19 @@ class SlubSlabs(SlabAllocator):
     set_min_partial: cython.int
     defrag_ratio: cython.int
     freelist_random: cython.bint
+    order_rule: str
+    merging: cython.bint
+    comp_always: cython.bint
+    pointer_in_middle: cython.bint
+    min_order_fallback: cython.bint
+    partial_lists: cython.bint
+    """CPUs have lists of partial slabs."""
+    partials_frozen: cython.bint
+    """Slabs on those are frozen."""
+    discard_remote: cython.bint
+    """A slab that a free empties while no CPU holds it goes back whatever the node has."""
+    node_first: cython.bint
+    """A request for a node first tries for a new slab there alone."""
     dice: cython.ulonglong
     nr_rows: cython.int
     row_room: cython.int
@@ -115,6 +128,15 @@ class SlubSlabs(SlabAllocator):
         self.set_min_partial = params.min_partial
         self.defrag_ratio = params.remote_node_defrag_ratio
         self.freelist_random = params.freelist_random
+        self.order_rule = params.order_rule
+        self.merging = params.merge
+        self.comp_always = params.comp_always
+        self.pointer_in_middle = params.free_pointer == "middle"
+        self.min_order_fallback = params.min_order_fallback
+        self.partial_lists = params.cpu_partial_lists
+        self.partials_frozen = params.frozen_partials
+        self.discard_remote = params.remote_empty == "discard"
+        self.node_first = params.try_node_first
         self.dice = 0x9E3779B97F4A7C15 + seed
         self.nr_rows = 0
         self.row_room = 0
@@ -187,6 +209,12 @@ class SlubSlabs(SlabAllocator):
     @cython.ccall
     def new_cache(self, index: cython.int, name: str) -> KmemCache:
         s: SlubCache = SlubCache(index, name)
+        self.prepare_cache(s)
+        return s
+
+    @cython.cfunc
+    def prepare_cache(self, s: SlubCache) -> cython.int:
+        """Give an empty cache its per-CPU and per-node parts."""
         s.c_slab = array("i", [NIL]) * self.nr_cpus
         s.c_freelist = array("i", [OBJ_END]) * self.nr_cpus
         s.c_partial = array("i", [NIL]) * self.nr_cpus
@@ -200,13 +228,15 @@ class SlubSlabs(SlabAllocator):
         s.hidden = array("i", [0]) * self.nr_nodes
         s.spare = NIL
         s.order_map = array("h")
-        return s
+        return 0
 
     @cython.ccall
     def open_cache(self, s: KmemCache) -> cython.void:
         """Kernel: calculate_sizes(), set_min_partial(), slub_set_cpu_partial() (MODEL 6.2-6.4)."""
         cache: SlubCache = cython.cast(SlubCache, s)
         align: cython.int = s.align
+        if not self.merging:
+            s.merge = False
         if s.flags & SLAB_HWCACHE_ALIGN:
             line: cython.int = 64
             while s.object_size <= line // 2:
@@ -215,18 +245,18 @@ class SlubSlabs(SlabAllocator):
         s.align = (align + 7) & ~7
         size: cython.int = (s.object_size + self.word - 1) & -self.word
         s.inuse = size
-        s.offset = (s.object_size // 2) & -self.word
+        s.offset = (s.object_size // 2) & -self.word if self.pointer_in_middle else 0
         if s.ctor or s.flags & SLAB_TYPESAFE_BY_RCU:
             s.offset = size
             size += self.word
         if s.size == 0:
             s.size = (size + s.align - 1) // s.align * s.align
         if s.order < 0:
-            s.order = calculate_order(s.size, self.min_objects, self.least_order, self.max_order)
+            s.order = calculate_order(s.size, self.min_objects, self.least_order, self.max_order, self.order_rule)
         s.objects = (PAGE_SIZE << s.order) // s.size
         s.min_order = min(s.order, get_order(s.size))
         s.min_objects = (PAGE_SIZE << s.min_order) // s.size
-        if s.order > 0:
+        if s.order > 0 or self.comp_always:
             s.allocflags |= GFP_BIT_COMP
         if s.flags & SLAB_CACHE_DMA:
             s.allocflags |= GFP_BIT_DMA
@@ -238,6 +268,9 @@ class SlubSlabs(SlabAllocator):
         target: cython.int = cpu_partial_objects(s.size) if self.set_cpu_partial < 0 else self.set_cpu_partial
         cache.cpu_partial = target
         cache.cpu_partial_slabs = (2 * target + s.objects - 1) // s.objects  # compiled // rounds towards zero
+        if not self.partial_lists:
+            cache.cpu_partial = 0
+            cache.cpu_partial_slabs = 0
         if self.freelist_random and s.objects > 1:
             cache.order_map = array("h", self.shuffled(s.objects))
 
