@@ -119,7 +119,7 @@ def replay(
     from .metrics.run_folder import check_destination, create
 
     compiled.check()
-    kernel_config = _kernel(kernel, settings)
+    kernel_config = kernel_with(kernel, settings)
     check_allocator(kernel, allocator)
     _check_choices(allocator, timing, engine)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "run"
@@ -140,7 +140,8 @@ def replay(
     return Run(folder)
 
 
-def _kernel(name: str, settings: Sequence[str]) -> KernelConfig:
+def kernel_with(name: str, settings: Sequence[str]) -> KernelConfig:
+    """A kernel profile with some of its tunables set (``component.name=value``)."""
     config = load_kernel(name)
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -218,7 +218,7 @@ class Fallback(Buddy):
         limit = max(block, limit)
         zone.boost = min(zone.boost + block, limit)
 
-    @cython.cfunc
+    @cython.ccall
     def rmqueue(
         self, zone: Zone, order: cython.int, mt: cython.int, alloc_flags: cython.int
     ) -> cython.int:

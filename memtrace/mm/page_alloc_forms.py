@@ -56,7 +56,7 @@ class FallbackForms(Fallback):
             self.types_apart = False
             self.moved_to_tail = False
 
-    @cython.cfunc
+    @cython.ccall
     def rmqueue(
         self, zone: Zone, order: cython.int, mt: cython.int, alloc_flags: cython.int
     ) -> cython.int:

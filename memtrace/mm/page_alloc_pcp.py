@@ -68,6 +68,13 @@ class PcpLists(PcpTuning):
             return 12 + (mt == MIGRATE_MOVABLE)
         return NIL
 
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def begin_refill(self, zone: Zone, pcp: PerCpuPages, order: cython.int) -> cython.int:
+        """Before rmqueue() is asked for the blocks of one refill: how many it takes."""
+        self.rmqueue_mode = RMQUEUE_NORMAL
+        return self.nr_pcp_alloc(zone, pcp, order)
+
     @cython.cfunc
     def rmqueue_bulk(
         self, zone: Zone, pcp: PerCpuPages, order: cython.int, mt: cython.int, alloc_flags: cython.int
@@ -80,11 +87,10 @@ class PcpLists(PcpTuning):
         """
         frames: Frames = self.frames
         head: cython.int = pcp.list0 + self.order_to_pindex(order, mt)
-        want: cython.int = self.nr_pcp_alloc(zone, pcp, order)
+        want: cython.int = self.begin_refill(zone, pcp, order)
         got: cython.int = 0
         stolen: cython.int = 0
         last: cython.int = head
-        self.rmqueue_mode = RMQUEUE_NORMAL
         while got < want:
             self.blocks_moved = 0
             pfn: cython.int = self.rmqueue(zone, order, mt, alloc_flags)
@@ -114,10 +120,7 @@ class PcpLists(PcpTuning):
         frames: Frames = self.frames
         pcp: PerCpuPages = zone.pcp[cpu]
         head: cython.int = pcp.list0 + self.order_to_pindex(order, mt)
-        pcp.free_factor >>= 1
-        pcp.free_count >>= 1
-        if self.mixed_lists:
-            self.bring_to_front(head, mt)
+        self.begin_pcp_alloc(pcp, order, mt)
         if frames.next[head] == head or (self.mixed_lists and frames.mt[frames.next[head]] != mt):
             pcp.misses += 1
             self.page_path = PATH_PAGE_ALLOC_REFILL
@@ -127,13 +130,31 @@ class PcpLists(PcpTuning):
             pcp.hits += 1
             self.page_path = PATH_PAGE_ALLOC_PCP
         pfn: cython.int = frames.next[head]
+        self.take_from_pcp(pcp, pfn, order, mt)
+        self.it.step(COST_PCP_HIT, 1)
+        return pfn
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def begin_pcp_alloc(self, pcp: PerCpuPages, order: cython.int, mt: cython.int) -> cython.void:
+        """Whatever list it takes from, an allocation makes the next drain smaller (MODEL 3.3)."""
+        pcp.free_factor >>= 1
+        pcp.free_count >>= 1
+        if self.mixed_lists:
+            self.bring_to_front(pcp.list0 + self.order_to_pindex(order, mt), mt)
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def take_from_pcp(
+        self, pcp: PerCpuPages, pfn: cython.int, order: cython.int, mt: cython.int
+    ) -> cython.void:
+        """Hand out a block of a per-CPU list."""
+        frames: Frames = self.frames
         frames.remove(pfn)
         frames.kind[pfn] = PAGE_USED
         frames.order[pfn] = order
         frames.mt[pfn] = mt
         pcp.count -= 1 << order
-        self.it.step(COST_PCP_HIT, 1)
-        return pfn
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -171,32 +192,61 @@ class PcpLists(PcpTuning):
 
         Kernel: free_unref_page(), free_unref_page_commit(), __free_pages_ok() (MODEL 3.4)
         """
-        frames: Frames = self.frames
         mt: cython.int = zone.get_pageblock_migratetype(pfn)
-        list_mt: cython.int = mt
-        if mt >= MIGRATE_PCPTYPES:
-            list_mt = MIGRATE_MOVABLE
-        pindex: cython.int = self.order_to_pindex(order, list_mt)
-        if pindex == NIL or mt == MIGRATE_ISOLATE:
+        pindex: cython.int = self.free_pindex(order, mt)
+        if pindex == NIL:
             self.page_path = PATH_PAGE_FREE_BUDDY
             self.free_one_page(zone, pfn, order, mt, False)
             self.it.locked(zone.index, COST_BUDDY_FREE, 1)
             return
         pcp: PerCpuPages = zone.pcp[cpu]
-        frames.kind[pfn] = PAGE_PCP
-        frames.order[pfn] = order
-        frames.mt[pfn] = mt
-        frames.add_head(pcp.list0 + pindex, pfn)
-        pcp.count += 1 << order
         self.page_path = PATH_PAGE_FREE_PCP
         self.it.step(COST_PCP_HIT, 1)
-        free_high: cython.bint = self.note_pcp_free(pcp, order)
-        high: cython.int = self.nr_pcp_high(zone, pcp, free_high)
-        if pcp.count >= high:
-            self.free_pcppages_bulk(zone, pcp, self.nr_pcp_free(pcp, high, free_high), pindex)
+        drained: cython.int = self.free_unref_page_commit(zone, pcp, pfn, order, mt)
+        if drained:
+            self.free_pcppages_bulk(zone, pcp, drained, pindex)
             self.page_path = PATH_PAGE_FREE_DRAIN
             if zone.below_high:
                 self.check_below_high(zone)
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def free_pindex(self, order: cython.int, mt: cython.int) -> cython.int:
+        """The per-CPU list that a freed block of a pageblock of this type goes to, or NIL: to the buddy system."""
+        if mt == MIGRATE_ISOLATE:
+            return NIL
+        return self.order_to_pindex(order, MIGRATE_MOVABLE if mt >= MIGRATE_PCPTYPES else mt)
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def free_unref_page_commit(
+        self, zone: Zone, pcp: PerCpuPages, pfn: cython.int, order: cython.int, mt: cython.int
+    ) -> cython.int:
+        """
+        Put a freed block in front of its per-CPU list.
+
+        Kernel: free_unref_page_commit() (MODEL 3.4)
+
+        Parameters
+        ----------
+        mt
+            Type of its pageblock when it was freed.
+
+        Returns
+        -------
+        Pages that a drain must free now; 0 for no drain.
+        """
+        frames: Frames = self.frames
+        frames.kind[pfn] = PAGE_PCP
+        frames.order[pfn] = order
+        frames.mt[pfn] = mt
+        frames.add_head(pcp.list0 + self.free_pindex(order, mt), pfn)
+        pcp.count += 1 << order
+        free_high: cython.bint = self.note_pcp_free(pcp, order)
+        high: cython.int = self.nr_pcp_high(zone, pcp, free_high)
+        if pcp.count < high:
+            return 0
+        return self.nr_pcp_free(pcp, high, free_high)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -212,23 +262,36 @@ class PcpLists(PcpTuning):
         frames: Frames = self.frames
         moved: cython.int = 0
         left: cython.int = min(count, pcp.count)
-        index: cython.int = pindex - 1
+        index: cython.int = pindex
         pcp.drains += 1
         while left > 0:
+            index = self.drained_list(pcp, index)
+            pfn: cython.int = frames.prev[pcp.list0 + index]
+            left -= 1 << frames.order[pfn]
+            self.drain_block(zone, pcp, pfn)
+            moved += 1
+        self.it.locked(zone.index, COST_PCP_DRAIN, moved)
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def drained_list(self, pcp: PerCpuPages, index: cython.int) -> cython.int:
+        """The list that a drain which has come to list ``index`` takes from: the next that holds something."""
+        while self.frames.prev[pcp.list0 + index] == pcp.list0 + index:
             index += 1
             if index >= NR_PCP_LISTS:
                 index = 0
-            head: cython.int = pcp.list0 + index
-            while left > 0 and frames.prev[head] != head:
-                pfn: cython.int = frames.prev[head]
-                order: cython.int = frames.order[pfn]
-                mt: cython.int = zone.get_pageblock_migratetype(pfn) if self.reread_type else frames.mt[pfn]
-                frames.remove(pfn)
-                pcp.count -= 1 << order
-                left -= 1 << order
-                self.free_one_page(zone, pfn, order, mt, False)
-                moved += 1
-        self.it.locked(zone.index, COST_PCP_DRAIN, moved)
+        return index
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def drain_block(self, zone: Zone, pcp: PerCpuPages, pfn: cython.int) -> cython.void:
+        """Move one block from its per-CPU list to the buddy system."""
+        frames: Frames = self.frames
+        order: cython.int = frames.order[pfn]
+        mt: cython.int = zone.get_pageblock_migratetype(pfn) if self.reread_type else frames.mt[pfn]
+        frames.remove(pfn)
+        pcp.count -= 1 << order
+        self.free_one_page(zone, pfn, order, mt, False)
 
     @cython.cfunc
     @cython.exceptval(check=False)

@@ -1,0 +1,68 @@
+"""``memtrace validate``: the model against a recorded kernel."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+
+@click.command("validate")
+@click.argument("trace")
+@click.option("--snapshots", metavar="DIR", help="Folder of snapshot folders, or one snapshot folder.")
+@click.option("--start", "begin", metavar="NAME", help="Snapshot to start from. [default: the first after boot]")
+@click.option("-o", "--out", metavar="DIR", help="Folder for the table and the free-running replay. [default: none]")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier validation wrote to -o.")
+@click.option("--forced", "ways", flag_value="forced", help="Only force the model along the recording.")
+@click.option("--free-running", "ways", flag_value="free", help="Only let it run freely.")
+@click.option("--allocator", metavar="NAME", help="Slab allocator that was recorded. [default: as the snapshots show]")
+@click.option("--kernel", default="6.1", show_default=True, metavar="VERSION", help="Kernel that was recorded.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a tunable: slub.cpu_partial=0.")
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+def command(
+    trace: str, snapshots: str | None, begin: str | None, out: str | None, overwrite: bool, ways: str | None,
+    allocator: str | None, kernel: str, settings: tuple[str, ...], as_json: bool,
+) -> None:
+    """Hold the model against the kernel that TRACE recorded, and print the fidelity table.
+
+    In two ways. Forced: recorded requests at their recorded places drive the model, and after a wrong prediction the
+    recorded outcome is put in its place, so that each decision is judged by itself; this needs an exact dump to start
+    from. Free-running: an ordinary replay, whose counts are compared at each snapshot.
+
+    \b
+    memtrace validate trace.parquet --snapshots snapshots -o runs/check
+    memtrace validate trace.parquet
+    """
+    from memtrace import compiled
+    from memtrace.cli.progress import Progress
+    from memtrace.fidelity.recording import read_recording
+    from memtrace.fidelity.validate import validate
+
+    compiled.check()
+    recording = read_recording(trace, snapshots, allocator=allocator, kernel=kernel, settings=settings, begin=begin)
+    bars: dict[str, Progress] = {}
+
+    def progress(doing: str, done: int, total: int) -> None:
+        if doing not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[doing] = Progress(doing)
+        bars[doing](done, total)
+
+    try:
+        table = validate(
+            recording, forced=ways != "free", free_running=ways != "forced", out=out, force=overwrite,
+            progress=progress, command=sys.argv[1:],
+        )  # fmt: skip
+    finally:
+        for bar in bars.values():
+            bar.close()
+    if as_json:
+        click.echo(json.dumps(table.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        click.echo("\n".join(table.text()))
+    if out is not None:
+        click.echo(f"written to {out}", err=True)
+    if notice := compiled.notice():
+        click.echo(notice, err=True)
