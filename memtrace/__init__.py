@@ -14,17 +14,58 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import ConfigError, MemtraceError, MetricsError, TraceError
+    from .byhand import NULL, Cache, Kernel
+    from .errors import ConfigError, MemtraceError, MetricsError, MisuseError, TraceError
+    from .mm.gfp import (
+        GFP_ATOMIC,
+        GFP_DMA,
+        GFP_DMA32,
+        GFP_HIGHUSER,
+        GFP_HIGHUSER_MOVABLE,
+        GFP_KERNEL,
+        GFP_KERNEL_ACCOUNT,
+        GFP_NOFS,
+        GFP_NOIO,
+        GFP_NOWAIT,
+        GFP_USER,
+    )
     from .run import Run, replay
 
 __version__ = "0.1.0"
 
-__all__ = ["ConfigError", "MemtraceError", "MetricsError", "Run", "TraceError", "__version__", "replay"]
+__all__ = [
+    "GFP_ATOMIC",
+    "GFP_DMA",
+    "GFP_DMA32",
+    "GFP_HIGHUSER",
+    "GFP_HIGHUSER_MOVABLE",
+    "GFP_KERNEL",
+    "GFP_KERNEL_ACCOUNT",
+    "GFP_NOFS",
+    "GFP_NOIO",
+    "GFP_NOWAIT",
+    "GFP_USER",
+    "NULL",
+    "Cache",
+    "ConfigError",
+    "Kernel",
+    "MemtraceError",
+    "MetricsError",
+    "MisuseError",
+    "Run",
+    "TraceError",
+    "__version__",
+    "replay",
+]
 
 _HOME = {
+    "NULL": "byhand",
+    "Cache": "byhand",
     "ConfigError": "errors",
+    "Kernel": "byhand",
     "MemtraceError": "errors",
     "MetricsError": "errors",
+    "MisuseError": "errors",
     "TraceError": "errors",
     "Run": "run",
     "replay": "run",
@@ -38,6 +79,12 @@ if os.environ.get("MEMTRACE_INTERPRETED") == "1":
 
 
 def __getattr__(name: str) -> Any:
+    if name.startswith("__GFP_"):
+        # The kernel's names of single flags; outside a class body Python leaves them as they are.
+        return getattr(importlib.import_module(".mm.gfp", __name__), "GFP_BIT_" + name[6:])
+    for prefix, home in (("GFP_", ".mm.gfp"), ("SLAB_", ".mm.constants")):
+        if name.startswith(prefix):
+            return getattr(importlib.import_module(home, __name__), name)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -16,6 +16,10 @@ class ConfigError(MemtraceError, ValueError):
     """An option, a TOML file or a machine description is wrong."""
 
 
+class MisuseError(MemtraceError, ValueError):
+    """A call of ``Kernel`` that a kernel would not survive, such as a double free; nothing has been changed."""
+
+
 class TraceError(MemtraceError, ValueError):
     """
     A trace cannot be used.

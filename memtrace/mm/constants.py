@@ -82,3 +82,7 @@ WAKE_RCU = 1
 """So many more frees (the argument) wait for a grace period."""
 WAKE_PERCPU = 2
 """The percpu allocator's balance work is due, on the CPU that is the argument."""
+WAKE_KFREE_RCU = 40
+"""A CPU (the argument) has an object more to free after a grace period."""
+WAKE_KFREE_RCU_PAGES = 41
+"""It has no page for pointers."""

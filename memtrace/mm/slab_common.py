@@ -415,7 +415,9 @@ class SlabAllocator:
             return False
         for known in (s.name, *s.aliases):
             self.by_name.pop(known, None)
-        grave = self.new_cache(index, s.name)
+        # SLOB lets caches go while objects are alive: their frees still come here.
+        grave = s if s.live else self.new_cache(index, s.name)
+        grave.object_size = 0
         grave.gone = True
         grave.merge = False
         self.caches[index] = grave
@@ -424,7 +426,7 @@ class SlabAllocator:
     def free_index(self, name: str) -> int:
         """Number of the destroyed cache of this name, else the next new one."""
         for s in self.caches:
-            if s.gone and s.name == name:
+            if s.gone and s.live == 0 and s.name == name:
                 return s.index
         return len(self.caches)
 

@@ -36,7 +36,7 @@ class Doorbell:
             self._rung_ns = t_ns
             return
         waiting, self._waiting = self._waiting, None
-        at(self.env, t_ns, PRIORITY_DAEMON).callbacks.append(lambda _: _happen(waiting))
+        at(self.env, t_ns, PRIORITY_DAEMON).callbacks.append(lambda _: happen(waiting))
 
     def wait(self) -> simpy.Event:
         """The event of the next ring."""
@@ -47,7 +47,7 @@ class Doorbell:
         return self._waiting
 
 
-def _happen(event: simpy.Event) -> None:
+def happen(event: simpy.Event) -> None:
     """Make an event happen within another: succeed() would put it behind everything else of the instant."""
     event._ok = True
     event._value = None
