@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from .errors import ConfigError
-from .kernel_params import KmallocParams, PcpParams, PercpuParams, SlobParams, SlubParams, VmParams
+from .kernel_params import KmallocParams, PcpParams, PercpuParams, SlabParams, SlobParams, SlubParams, VmParams
 
 MAX_ORDER = 10
 LOCAL_DISTANCE = 10  # ACPI SLIT, as the kernel assumes without a table (MODEL 1.2)
@@ -146,6 +146,7 @@ class KernelConfig:
     """Memory of tasks is accounted to control groups: kmalloc-cg-* caches exist."""
     slub: SlubParams = field(default_factory=SlubParams)
     slob: SlobParams = field(default_factory=SlobParams)
+    slab: SlabParams = field(default_factory=SlabParams)
     kmalloc: KmallocParams = field(default_factory=KmallocParams)
     pcp: PcpParams = field(default_factory=PcpParams)
     vm: VmParams = field(default_factory=VmParams)

@@ -101,6 +101,25 @@ class SlubParams:
 
 
 @dataclass(frozen=True, slots=True)
+class SlabParams:
+    """SLAB."""
+
+    limit: int = setting(AUTO, "objects in a CPU's array, of every cache", auto="8, 24, 54 or 120 by object size",
+                         source="/proc/slabinfo tunables")
+    batchcount: int = setting(AUTO, "objects moved at a time", auto="half of the limit",
+                              source="/proc/slabinfo tunables")
+    shared: int = setting(
+        AUTO, "batches that the array shared by a node's CPUs holds; 0: none",
+        auto="8 for objects up to a page on machines of several CPUs", source="/proc/slabinfo tunables",
+    )
+    max_order: int = setting(AUTO, "largest order that a slab is given for little waste",
+                             auto="1 with more than 32 MiB of memory, else 0", source="slab_max_order=")
+    reap: bool = setting(True, "idle objects and slabs are given back every few seconds", source="cache_reap()")
+    hz: int = setting(250, "timer ticks a second, which the reaper's times are rounded to", least=100,
+                      source="CONFIG_HZ")
+
+
+@dataclass(frozen=True, slots=True)
 class KmallocParams:
     """kmalloc's caches."""
 

@@ -14,11 +14,18 @@ import numpy as np
 
 from ..mm.constants import MAX_ORDER
 from ..mm.paths import PATHS
-from ..mm.stats import CACHE_FIELDS, MIGRATETYPES, PAGEBLOCK_MAP_FIELDS, PCP_FIELDS, SLUB_STATS, ZONE_FIELDS
+from ..mm.stats import (
+    CACHE_FIELDS,
+    MIGRATETYPES,
+    PAGEBLOCK_MAP_FIELDS,
+    PCP_FIELDS,
+    ZONE_FIELDS,
+)
 from ..trace.requests import RQ_BULK_ALLOC, RQ_CACHE_ALLOC, RQ_KMALLOC, RQ_PAGE_ALLOC
 from ..units import PAGE_SIZE
 from .arrays import named
 from .fragmentation import indexes
+from .schema import BY_NAME
 from .tables import TableWriters
 
 BUFFER_BYTES = 16 << 20
@@ -220,8 +227,9 @@ class Recorder:
 
     def flush_cpu_caches(self) -> None:
         rows, times = self.cpu_caches.take()
-        columns = dict.fromkeys(SLUB_STATS, np.zeros(len(rows), np.int64))  # what an allocator does not count is 0
-        columns.update({name: rows[:, 2 + i] for i, name in enumerate(self.stat_names)})
+        # What this machine's allocator does not count is 0, not null: with nulls, pandas would make it float.
+        columns = dict.fromkeys(BY_NAME["cpu_caches"].names[3:], np.zeros(len(rows), np.int64))
+        columns |= {name: rows[:, 2 + i] for i, name in enumerate(self.stat_names)}
         self.writers.add("cpu_caches", {"t_ns": times, "cpu": rows[:, 0], "cache": self.cache_column(rows[:, 1]),
                                         **columns})
 

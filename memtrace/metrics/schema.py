@@ -56,18 +56,22 @@ _CACHE = Column("cache", "name", "", "slab cache; of merged caches, the first on
 _ORDER = Column("order", "int16", "", "block order: 2**order pages")
 
 _STAGES = (
-    ("alloc_fastpath", "allocations from the CPU's freelist"),
+    ("alloc_fastpath", "allocations from the CPU's freelist; SLAB: from its array (allochit); SLOB has none"),
     ("alloc_slowpath", "allocations that were not on the fast path"),
-    ("free_fastpath", "frees to the CPU's slab"),
-    ("free_slowpath", "frees to any other slab"),
+    ("free_fastpath", "frees to the CPU's slab; SLAB: to its array (freehit); SLOB has none"),
+    ("free_slowpath", "frees that were not on the fast path"),
+    ("alloc_slab", "slabs newly made; SLAB: grown"),
+    ("free_slab", "slabs given back to the page allocator"),
+)
+"""Counters that mean the same for every slab allocator."""
+
+_SLUB_STAGES = (
     ("free_frozen", "slow frees to a slab that some CPU holds"),
     ("free_add_partial", "frees that put a full slab on the node's partial list"),
     ("free_remove_partial", "frees that took an emptied slab off the node's partial list"),
     ("alloc_from_partial", "CPU slabs taken from the node's partial list"),
-    ("alloc_slab", "CPU slabs newly made"),
     ("alloc_refill", "CPU freelists refilled from their own slab"),
     ("alloc_node_mismatch", "CPU slabs put away because another node was asked for"),
-    ("free_slab", "slabs given back to the page allocator"),
     ("cpuslab_flush", "CPU slabs flushed"),
     ("deactivate_full", "CPU slabs put away full"),
     ("deactivate_empty", "CPU slabs put away empty"),
@@ -84,6 +88,16 @@ _STAGES = (
     ("cpu_partial_drain", "CPU partial lists moved to the node's"),
 )
 
+_SLAB_STAGES = (
+    ("allocmiss", "allocations that found the CPU's array empty", "cpustat allocmiss"),
+    ("freemiss", "frees that found the CPU's array full", "cpustat freemiss"),
+    ("listallocs", "objects moved from slabs to CPU arrays", "globalstat listallocs"),
+    ("reaped", "slabs that the reaper gave back; free_slab has all", "globalstat reaped"),
+    ("nodeallocs", "objects taken from another node's slabs", "globalstat nodeallocs"),
+    ("remotefrees", "frees of objects of another node", "globalstat remotefrees"),
+    ("alienoverflow", "times the array for another node's objects was full", "globalstat alienoverflow"),
+)
+
 TABLES: tuple[Table, ...] = (
     Table("caches", "sample × cache", (
         _T,
@@ -93,19 +107,32 @@ TABLES: tuple[Table, ...] = (
         Column("size", "int64", "bytes", "object size with alignment and metadata", "/proc/slabinfo objsize"),
         _count("objperslab", "objects in a slab of the preferred order", "/proc/slabinfo"),
         Column("pagesperslab", "int64", "pages", "pages in a slab of the preferred order", "/proc/slabinfo"),
-        _count("active_objs", "objects not free on a node's partial list; those free in CPU slabs count as active",
+        _count("active_objs", "objects not free on a node's slabs; those free in CPU slabs or arrays count as active",
                "/proc/slabinfo"),
         _count("num_objs", "objects that the cache's slabs have room for", "/proc/slabinfo"),
         _count("num_slabs", "slabs", "/proc/slabinfo"),
         _count("nr_partial", "slabs on the nodes' partial lists", "/sys/kernel/slab/*/partial"),
-        _count("cpu_slabs", "slabs that CPUs hold: CPU slabs and CPU partial lists", "/sys/kernel/slab/*/cpu_slabs"),
+        _count("cpu_slabs", "slabs that CPUs hold: CPU slabs and CPU partial lists (SLUB; else 0)",
+               "/sys/kernel/slab/*/cpu_slabs"),
+        _count("active_slabs", "slabs that are not wholly free; all of SLUB's", "/proc/slabinfo"),
+        _count("limit", "objects in a CPU's array (SLAB; else 0)", "/proc/slabinfo"),
+        _count("batchcount", "objects moved at a time (SLAB; else 0)", "/proc/slabinfo"),
+        _count("sharedfactor", "batches in a node's shared array (SLAB; else 0)", "/proc/slabinfo"),
+        _count("sharedavail", "objects in the nodes' shared arrays (SLAB; else 0)", "/proc/slabinfo"),
+        _count("maxobjs", "most objects taken from slabs at a time, since the replay began (SLAB; else 0)",
+               "/proc/slabinfo globalstat"),
+        _count("maxfreeable", "most free slabs of a node seen when an array was full, since then (SLAB; else 0)",
+               "/proc/slabinfo globalstat"),
         Column("bytes_requested", "int64", "bytes", "asked for by the objects alive now"),
         Column("bytes_allocated", "int64", "bytes", "given to the objects alive now"),
     )),
     Table("cpu_caches", "sample × cpu × cache", (
         _T, _CPU, _CACHE,
         *(_count(name, meaning, f"/sys/kernel/slab/*/{name}") for name, meaning in _STAGES),
-    ), "Counters since the replay began. A cache that a CPU has not used yet has no row."),
+        *(_count(name, f"SLUB: {meaning}", f"/sys/kernel/slab/*/{name}") for name, meaning in _SLUB_STAGES),
+        *(_count(name, f"SLAB: {meaning}", f"/proc/slabinfo {source}") for name, meaning, source in _SLAB_STAGES),
+    ), "Counters since the replay began. A cache that a CPU has not used yet has no row. What the "
+       "replay's slab allocator does not have is 0."),
     Table("buddy", "sample × zone × order × migratetype", (
         _T, _NODE, _ZONE, _ORDER,
         Column("migratetype", "name", "", "type of the free list", "/proc/pagetypeinfo"),

@@ -25,11 +25,12 @@ from memtrace.mm.mmzone import Frames, PerCpuPages, Zone, nr_lists
 from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.percpu import PercpuAllocator
 from memtrace.mm.percpu_layout import percpu_layout
+from memtrace.mm.slab import Slab
 from memtrace.mm.slab_common import SlabAllocator
 from memtrace.mm.slob import Slob
 from memtrace.mm.slub import Slub
 
-ALLOCATORS = ("slub", "slob")
+ALLOCATORS = ("slub", "slab", "slob")
 """The slab allocators that ``make_allocator`` knows."""
 _MAX_NUMNODES = 1024
 _AUTO_FRACTION = 8  # MIN_PERCPU_PAGELIST_HIGH_FRACTION: lists that tune themselves may hold this part of a zone
@@ -96,6 +97,10 @@ def make_allocator(
     """The one slab allocator of a machine."""
     if name == "slub":
         return Slub(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed, config.bits // 8)
+    if name == "slab":
+        return Slab(
+            pages, config.cpus, config.nodes, kernel.memcg, kernel.slab, config.bits // 8, config.possible_cpus
+        )
     if name == "slob":
         return Slob(pages, config.cpus, config.nodes, kernel.memcg, config.bits // 8)
     raise ConfigError(f'allocator "{name}": not modelled; this version knows {", ".join(ALLOCATORS)}.')

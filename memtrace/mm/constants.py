@@ -75,6 +75,15 @@ ZERO_SIZE_PTR = 16
 OBJ_END = -1  # last on its freelist
 OBJ_LIVE = -2  # handed out
 
+# SLAB: lists of a node that a slab can be on, and states of an object.
+SLABS_PARTIAL = 0
+SLABS_FULL = 1
+SLABS_FREE = 2
+SLABS_NONE = 3
+OBJECT_FREE = 0  # on its slab
+OBJECT_LIVE = 1
+OBJECT_CACHED = 2  # in an array
+
 # Who is asked for by Itinerary.wake, with what argument.
 WAKE_DEFERRED = 0
 """Deferred work of a CPU (the argument) has just been done."""

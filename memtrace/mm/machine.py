@@ -275,12 +275,12 @@ class Machine:
             self.nr_deferred += 1
 
     @cython.ccall
-    def run_deferred(self, cpu: cython.int) -> cython.void:
-        """Do what waited for this CPU."""
+    def run_deferred(self, cpu: cython.int, now_ns: cython.longlong) -> cython.void:
+        """Do what waited for this CPU, whose next operation is about to be decided, at ``now_ns``."""
         self.deferred[cpu] = False
         self.nr_deferred -= 1
         self.it.reset()
-        self.slab.deferred_work(cpu)
+        self.slab.deferred_work(cpu, now_ns)
         self.it.wake(WAKE_DEFERRED, cpu)
 
     # -- locks, statistics, rare events -----------------------------------------------------------

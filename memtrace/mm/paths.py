@@ -44,6 +44,13 @@ PATHS = (
     ("percpu_alloc", "new_chunk"),
     ("percpu_alloc", "failed"),
     ("percpu_free", "area"),
+    ("alloc", "shared_refill"),
+    ("alloc", "slab_refill"),
+    ("alloc", "node_slab"),
+    ("free", "flush_shared"),
+    ("free", "flush_slabs"),
+    ("free", "alien"),
+    ("free", "alien_drain"),
 )
 NR_PATHS = len(PATHS)
 PATH_ALLOC_FAST = 0
@@ -80,6 +87,13 @@ PATH_PERCPU_ALLOC_POPULATE = 30
 PATH_PERCPU_ALLOC_NEW_CHUNK = 31
 PATH_PERCPU_ALLOC_FAILED = 32
 PATH_PERCPU_FREE = 33
+PATH_ALLOC_SHARED = 34  # SLAB: array filled from the node's shared array
+PATH_ALLOC_SLABS = 35  # SLAB: array filled from slabs
+PATH_ALLOC_NODE = 36  # SLAB: one object of another node, past the array
+PATH_FREE_FLUSH_SHARED = 37  # SLAB: a batch of the array to the shared array
+PATH_FREE_FLUSH_SLABS = 38  # SLAB: a batch of the array to slabs
+PATH_FREE_ALIEN = 39  # SLAB: object of another node
+PATH_FREE_ALIEN_DRAIN = 40  # SLAB: the same, and the full alien array was emptied
 
 # Cost classes: a step costs fixed_ns + count * per_ns of its class (data/costs.toml names each by this key).
 COSTS = (
@@ -103,6 +117,11 @@ COSTS = (
     "slob_walk",  # under slob_lock; count = pages and gaps looked at
     "percpu_area",  # find or give back a per-CPU area; count = 1
     "percpu_clear",  # clear an area; count = possible CPUs
+    "slab_array",  # SLAB: push or pop on the CPU's array; count 0
+    "slab_move",  # SLAB, under list_lock: objects moved between arrays; count = objects
+    "slab_lists",  # SLAB, under list_lock: objects taken from, or put back into, slabs; count = objects
+    "slab_alien",  # SLAB, under the alien array's lock: push on it; count 0
+    "slab_grow",  # SLAB: build a slab; count = objects
 )
 COST_SLUB_FAST = 0
 COST_SLUB_REFILL = 1
@@ -124,3 +143,8 @@ COST_LARGE_KMALLOC = 16
 COST_SLOB = 17
 COST_PERCPU_AREA = 18
 COST_PERCPU_CLEAR = 19
+COST_SLAB_ARRAY = 20
+COST_SLAB_MOVE = 21
+COST_SLAB_LISTS = 22
+COST_SLAB_ALIEN = 23
+COST_SLAB_GROW = 24

@@ -15,6 +15,7 @@ from memtrace.errors import ConfigError
 from memtrace.mm.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES, NIL, OBJ_END, PAGE_PCP, PAGE_TAIL, UNKNOWN_OWNER
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
+from memtrace.mm.restore_slab import restore_slab_caches
 from memtrace.mm.restore_slob import restore_slob
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_slabs import SlubCache
@@ -49,6 +50,8 @@ def restore_exact(machine: Machine, dump: ExactDump) -> None:
     restore_zones(machine, dump)
     for cache in reversed(dump.slub):  # a dump lists the newest cache first
         restore_slub_cache(machine, cache)
+    if dump.slab:
+        restore_slab_caches(machine, dump)
     if dump.slob:
         restore_slob(machine, dump)
     machine.slab.create_kmalloc_caches()

@@ -187,7 +187,7 @@ class SlabAllocator:
         self.word = word
         self.last_cache = NIL
         self.last_bytes = 0
-        self.kmalloc_class = array("B", [_small_class(8 * i) for i in range(25)])
+        self.kmalloc_class = array("B", [0]) * 25
         self.kmalloc_cache = array("i", [-1]) * (4 * _NR_CLASSES)
         self.bad_frees = 0
         self.set_kmalloc(KmallocParams())
@@ -268,8 +268,12 @@ class SlabAllocator:
         """The oldest ``frees`` frees that wait for RCU (``WAKE_RCU``) are due; most allocators have none."""
 
     @cython.ccall
-    def deferred_work(self, cpu: cython.int) -> cython.void:
-        """Periodic work of a CPU that waits until the CPU is busy anyway; most allocators have none."""
+    def deferred_work(self, cpu: cython.int, now_ns: cython.longlong) -> cython.void:
+        """
+        Periodic work of a CPU that waits until the CPU is busy anyway; most allocators have none.
+
+        ``now_ns`` only orders calls: it is compared with that of earlier ones.
+        """
 
     @cython.ccall
     def shrink_cache(self, s: KmemCache, cpu: cython.int) -> cython.int:
@@ -436,20 +440,37 @@ class SlabAllocator:
         for other in self.caches:
             if not other.merge or s.size > other.size or (other.flags ^ s.flags) & same:
                 continue
-            if other.size % s.align or other.size - s.size >= self.word:
+            if other.size % s.align or other.size - s.size >= self.word or not self.may_merge(s, other):
                 continue
             return other
         return None
 
+    @cython.ccall
+    def may_merge(self, s: KmemCache, other: KmemCache) -> cython.bint:
+        """Whether the allocator lets ``s``, otherwise like ``other``, become an alias of it."""
+        return True
+
+    def kmalloc_numbers(self) -> list[int]:
+        """The allocator's classes of kmalloc, as indexes into KMALLOC_SIZES, in the order their caches are made."""
+        return list(range(1, _NR_CLASSES))
+
+    def kmalloc_flags(self) -> int:
+        """Flags that the allocator gives all its kmalloc caches."""
+        return 0
+
     def create_kmalloc_caches(self) -> None:
-        """Kernel: create_kmalloc_caches(): the classes of MODEL 5.1, the types of 5.2 that the kernel has."""
+        """Kernel: create_kmalloc_caches(): the allocator's classes (MODEL 5.1), types of 5.2 that the kernel has."""
         params = self.kmalloc_params
+        numbers = self.kmalloc_numbers()
+        smallest = min(number for number in numbers if KMALLOC_SIZES[number] not in (96, 192))
+        self.kmalloc_class = array("B", [max(smallest, n) if n > 2 else n for n in map(_small_class, range(0, 200, 8))])
         absent = {kind for kind, there in ((_CGROUP, self.memcg), (_RECLAIM, params.reclaim_caches)) if not there}
         for kind, prefix in enumerate(KMALLOC_PREFIXES):
             if kind in absent:
                 continue
             flags = {_RECLAIM: SLAB_RECLAIM_ACCOUNT, _DMA: SLAB_CACHE_DMA, _CGROUP: SLAB_ACCOUNT}.get(kind, 0)
-            for number in range(1, _NR_CLASSES):
+            flags |= self.kmalloc_flags()
+            for number in numbers:
                 size = KMALLOC_SIZES[number]
                 if size > self.kmalloc_largest:
                     continue
@@ -467,6 +488,17 @@ class SlabAllocator:
         """Cache that serves what another allocator's kmalloc cache of this name does, or -1: it is no kmalloc cache."""
         size, gfp = kmalloc_class_of(name)
         return self.kmalloc_slab(size, gfp) if 0 < size <= self.kmalloc_largest else NIL
+
+    # -- CPUs that come and go --------------------------------------------------------------------
+
+    @cython.ccall
+    def cpu_prepare(self, cpu: cython.int) -> cython.void:
+        """A CPU of this machine is about to come back (MODEL 13); ``cpu_dead`` took it away before."""
+
+    @cython.ccall
+    def cpu_dead(self, cpu: cython.int) -> cython.void:
+        """A CPU has gone (MODEL 13): what it held goes back to the slabs."""
+        raise NotImplementedError
 
     # -- kmalloc ----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import cython
 
 from memtrace.mm.slab_common import SlabStat
 from memtrace.mm.slob import Slob, SlobCache
-from memtrace.mm.stats import NR_SLOB_LISTS, NR_SLOB_STATS, SLOB_STATS
+from memtrace.mm.stats import NR_CACHE_FIELDS, NR_SLOB_LISTS, NR_SLOB_STATS, SLOB_STATS
 
 _UNITS = 2048
 
@@ -38,17 +38,18 @@ class SlobStat(SlabStat):
             buf[at + 1] = s.size
             buf[at + 2] = s.objects
             buf[at + 3] = 1 << s.order
-            for i in range(4, 9):
+            for i in range(4, NR_CACHE_FIELDS):
                 buf[at + i] = 0
             if s.index < NR_SLOB_LISTS:
                 buf[at + 5] = slob.list_pages[s.index] * _UNITS
                 buf[at + 4] = buf[at + 5] - slob.list_units[s.index]
                 buf[at + 6] = slob.list_pages[s.index]
                 buf[at + 7] = slob.list_partial[s.index]
+                buf[at + 9] = slob.list_pages[s.index]
             else:
                 buf[at + 4] = s.live
                 buf[at + 5] = s.live
-            at += 9
+            at += NR_CACHE_FIELDS
         return len(slob.caches)
 
     @cython.ccall

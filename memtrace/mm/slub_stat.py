@@ -17,6 +17,7 @@ from memtrace.mm.stats import (
     FREE_FASTPATH,
     FREE_SLAB,
     FREE_SLOWPATH,
+    NR_CACHE_FIELDS,
     NR_SLUB_STATS,
     SLUB_STATS,
 )
@@ -65,7 +66,11 @@ class SlubStat(SlabStat):
             buf[at + 6] = slabs
             buf[at + 7] = partial
             buf[at + 8] = held
-            at += 9
+            # As /proc/slabinfo prints them for SLUB: every slab is active, and there are no arrays.
+            buf[at + 9] = slabs
+            for node in range(10, NR_CACHE_FIELDS):
+                buf[at + node] = 0
+            at += NR_CACHE_FIELDS
         return len(slub.caches)
 
     @cython.ccall

@@ -57,8 +57,43 @@ CPU_PARTIAL_FREE = 23
 CPU_PARTIAL_NODE = 24
 CPU_PARTIAL_DRAIN = 25
 
+# What every allocator counts by CPU and cache; one that lacks a path leaves its counter at 0.
+COMMON_STATS = ("alloc_fastpath", "alloc_slowpath", "free_fastpath", "free_slowpath", "alloc_slab", "free_slab")
+
+# SLAB's counters by CPU (MODEL 7.10). The common ones are allochit, the rest of the allocations, freehit, the rest
+# of the frees, grown, and slabs given back for whatever reason.
+SLAB_STATS = (
+    "alloc_fastpath",
+    "alloc_slowpath",
+    "free_fastpath",
+    "free_slowpath",
+    "alloc_slab",
+    "free_slab",
+    "allocmiss",
+    "freemiss",
+    "listallocs",
+    "reaped",
+    "nodeallocs",
+    "remotefrees",
+    "alienoverflow",
+)
+NR_SLAB_STATS = 13
+SLAB_ALLOCHIT = 0
+SLAB_ALLOCSLOW = 1
+SLAB_FREEHIT = 2
+SLAB_FREESLOW = 3
+SLAB_GROWN = 4
+SLAB_FREED = 5
+SLAB_ALLOCMISS = 6
+SLAB_FREEMISS = 7
+SLAB_LISTALLOCS = 8
+SLAB_REAPED = 9
+SLAB_NODEALLOCS = 10
+SLAB_REMOTEFREES = 11
+SLAB_ALIENOVERFLOW = 12
+
 # SLOB counts nothing itself; these are memtrace's (docs/metrics.md).
-SLOB_STATS = ("alloc", "free", "alloc_page", "free_page")
+SLOB_STATS = ("alloc_slowpath", "free_slowpath", "alloc_slab", "free_slab")
 NR_SLOB_STATS = 4
 SLOB_LISTS = ("slob small", "slob medium", "slob large")
 """Pseudo caches of SLOB's three lists, which stand for kmalloc and for the pages."""
@@ -76,7 +111,15 @@ CACHE_FIELDS = (
     "num_slabs",
     "nr_partial",
     "cpu_slabs",
+    "active_slabs",
+    "limit",
+    "batchcount",
+    "sharedfactor",
+    "sharedavail",
+    "maxobjs",
+    "maxfreeable",
 )
+NR_CACHE_FIELDS = 16
 ZONE_FIELDS = (
     "free_pages",
     "pcp_pages",

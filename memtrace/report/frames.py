@@ -73,6 +73,11 @@ class RunFrames:
         return dict(self.config.get("machine", {}))
 
     @property
+    def allocator(self) -> str:
+        """The slab allocator that was modelled."""
+        return str(self.config.get("allocator", "slub"))
+
+    @property
     def trace_rows(self) -> int:
         """Rows of the trace; 0 when not recorded."""
         return int(self.manifest.get("trace", {}).get("rows", 0))

@@ -9,7 +9,7 @@ them leave it out; nothing is filled with zeros to look complete.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -22,6 +22,18 @@ SLABINFO_HEADER = (
     " : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n"
 )
 
+SLABINFO_STATISTICS_HEADER = (
+    SLABINFO_HEADER.replace("2.1\n", "2.1 (statistics)\n").rstrip("\n")
+    + " : globalstat <listallocs> <maxobjs> <grown> <reaped> <error> <maxfreeable> <nodeallocs> <remotefrees>"
+    " <alienoverflow> : cpustat <allochit> <allocmiss> <freehit> <freemiss>\n"
+)
+"""Of a SLAB kernel that counts (MODEL 7.10)."""
+SLABINFO_COUNTERS = (
+    "listallocs", "alloc_slab", "reaped", "nodeallocs", "remotefrees", "alienoverflow", "alloc_fastpath", "allocmiss",
+    "free_fastpath", "freemiss",
+)  # fmt: skip
+"""Columns of ``cpu_caches`` that SLAB's statistics in /proc/slabinfo are sums of."""
+
 PAGETYPE_COUNT_LIMIT = 100_000
 """pagetypeinfo stops counting a list here and prints ``>`` before it (MODEL 4.4)."""
 
@@ -31,6 +43,14 @@ def slabinfo_line(name: str, active_objs: int, num_objs: int, size: int, objpers
     """One cache of /proc/slabinfo; ``tunables`` and ``slabdata`` are three numbers each (MODEL 4.6)."""
     return (f"{name:<17s} {active_objs:6d} {num_objs:6d} {size:6d} {objperslab:4d} {pagesperslab:4d}"
             " : tunables {:4d} {:4d} {:4d}".format(*tunables) + " : slabdata {:6d} {:6d} {:6d}\n".format(*slabdata))
+
+
+def slabinfo_statistics(counts: Mapping[str, int], maxobjs: int, maxfreeable: int) -> str:
+    """What a counting SLAB kernel adds to a line of /proc/slabinfo; ``counts`` by SLABINFO_COUNTERS."""
+    c = counts
+    return (f" : globalstat {c['listallocs']:7d} {maxobjs:6d} {c['alloc_slab']:5d} {c['reaped']:4d} {0:4d} "
+            f"{maxfreeable:4d} {c['nodeallocs']:4d} {c['remotefrees']:4d} {c['alienoverflow']:4d}"
+            f" : cpustat {c['alloc_fastpath']:6d} {c['allocmiss']:6d} {c['free_fastpath']:6d} {c['freemiss']:6d}\n")
 
 
 def buddyinfo_line(node: int, zone: str, counts: Iterable[int]) -> str:
@@ -102,12 +122,19 @@ def stat_threshold(managed_pages: int, cpus: int) -> int:
 def slabinfo(run: RunFrames, t_ns: int) -> str:
     """/proc/slabinfo at the sample of time ``t_ns``: newest cache first, as the kernel's list runs."""
     rows = run.sample("caches", t_ns)
-    lines = [
-        slabinfo_line(_word(row.cache), row.active_objs, row.num_objs, row.size, row.objperslab, row.pagesperslab,
-                      (0, 0, 0), (row.num_slabs, row.num_slabs, 0))
-        for row in rows.iloc[::-1].itertuples()
-    ]
-    return SLABINFO_HEADER + "".join(lines)
+    slab = run.allocator == "slab"
+    counters = run.sample("cpu_caches", t_ns).groupby("cache")[list(SLABINFO_COUNTERS)].sum() if slab else None
+    lines = []
+    for row in rows.iloc[::-1].itertuples():
+        line = slabinfo_line(
+            _word(row.cache), row.active_objs, row.num_objs, row.size, row.objperslab, row.pagesperslab,
+            (row.limit, row.batchcount, row.sharedfactor), (row.active_slabs, row.num_slabs, row.sharedavail))
+        if counters is not None:
+            known = row.cache in counters.index
+            counts = {name: int(counters[name][row.cache]) if known else 0 for name in SLABINFO_COUNTERS}
+            line = line.rstrip("\n") + slabinfo_statistics(counts, row.maxobjs, row.maxfreeable)
+        lines.append(line)
+    return (SLABINFO_STATISTICS_HEADER if slab else SLABINFO_HEADER) + "".join(lines)
 
 
 def buddyinfo(run: RunFrames, t_ns: int) -> str:

@@ -157,6 +157,11 @@ class GracePeriods(Daemon):
 
 def make_daemons(machine: Machine, config: ReplayConfig) -> list[Daemon]:
     """The daemons that this machine's kernel runs."""
+    from .slab_reaper import SlabReaper
+
+    daemons: list[Daemon] = []
+    if config.allocator == "slab" and config.kernel.slab.reap:
+        daemons += [SlabReaper(machine, cpu, config.kernel.slab.hz) for cpu in range(machine.nr_cpus)]
     if config.allocator == "slob":
-        return [GracePeriods(machine, config.kernel.slob.rcu_delay_ms * 1_000_000)]
-    return []
+        daemons.append(GracePeriods(machine, config.kernel.slob.rcu_delay_ms * 1_000_000))
+    return daemons

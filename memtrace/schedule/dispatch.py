@@ -381,7 +381,7 @@ class Dispatcher(Decider):
         op: cython.int = self.op[i]
         it: Itinerary = self.it
         if self.machine.nr_deferred > 0 and self.machine.deferred[self.cpu[i]]:
-            self.machine.run_deferred(self.cpu[i])
+            self.machine.run_deferred(self.cpu[i], self.ts_ns[i])
         it.reset()
         self.cache = NONE
         self.site = NONE

@@ -55,6 +55,8 @@ class Machine:
     def caches(self, buf: np.ndarray) -> int:
         return self.fill(buf, 3, len(CACHE_FIELDS))
 
+    stat_names = SLUB_STATS
+
     def cpu_caches(self, buf: np.ndarray) -> int:
         return self.fill(buf, 2, 2 + len(SLUB_STATS), np.array([0, 1]), np.array([2, 0]))
 

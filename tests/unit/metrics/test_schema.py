@@ -7,13 +7,31 @@ from pathlib import Path
 import pyarrow as pa
 
 from memtrace.metrics.schema import TABLES, arrow_schema, markdown
-from memtrace.mm.stats import CACHE_FIELDS, PAGEBLOCK_MAP_FIELDS, PCP_FIELDS, SLUB_STATS, ZONE_FIELDS
+from memtrace.mm.stats import (
+    CACHE_FIELDS,
+    COMMON_STATS,
+    PAGEBLOCK_MAP_FIELDS,
+    PCP_FIELDS,
+    SLAB_STATS,
+    SLOB_STATS,
+    SLUB_STATS,
+    ZONE_FIELDS,
+)
 
 PINNED = {
     "caches": "t_ns:int64 cache:name object_size:int64 size:int64 objperslab:int64 pagesperslab:int64 "
-              "active_objs:int64 num_objs:int64 num_slabs:int64 nr_partial:int64 cpu_slabs:int64 bytes_requested:int64 "
-              "bytes_allocated:int64",
-    "cpu_caches": "t_ns:int64 cpu:int16 cache:name " + " ".join(f"{name}:int64" for name in SLUB_STATS),
+              "active_objs:int64 num_objs:int64 num_slabs:int64 nr_partial:int64 cpu_slabs:int64 active_slabs:int64 "
+              "limit:int64 batchcount:int64 sharedfactor:int64 sharedavail:int64 maxobjs:int64 maxfreeable:int64 "
+              "bytes_requested:int64 bytes_allocated:int64",
+    "cpu_caches": "t_ns:int64 cpu:int16 cache:name alloc_fastpath:int64 alloc_slowpath:int64 free_fastpath:int64 "
+                  "free_slowpath:int64 alloc_slab:int64 free_slab:int64 free_frozen:int64 free_add_partial:int64 "
+                  "free_remove_partial:int64 alloc_from_partial:int64 alloc_refill:int64 alloc_node_mismatch:int64 "
+                  "cpuslab_flush:int64 deactivate_full:int64 deactivate_empty:int64 deactivate_to_head:int64 "
+                  "deactivate_to_tail:int64 deactivate_remote_frees:int64 deactivate_bypass:int64 "
+                  "order_fallback:int64 cmpxchg_double_cpu_fail:int64 cmpxchg_double_fail:int64 "
+                  "cpu_partial_alloc:int64 cpu_partial_free:int64 cpu_partial_node:int64 cpu_partial_drain:int64 "
+                  "allocmiss:int64 freemiss:int64 listallocs:int64 reaped:int64 nodeallocs:int64 remotefrees:int64 "
+                  "alienoverflow:int64",
     "buddy": "t_ns:int64 node:int16 zone:name order:int16 migratetype:name nr_free:int64",
     "zones": "t_ns:int64 node:int16 zone:name free_pages:int64 pcp_pages:int64 slab_pages:int64 min:int64 low:int64 "
              "high:int64 present:int64 managed:int64 spanned:int64 start_pfn:int64 boost:int64",
@@ -42,7 +60,11 @@ def test_names_and_types() -> None:
 def test_the_model_samples_what_the_schema_lists() -> None:
     columns = {table.name: table.names for table in TABLES}
     assert columns["caches"][2:-2] == CACHE_FIELDS
-    assert columns["cpu_caches"][3:] == SLUB_STATS
+    counters = set(columns["cpu_caches"][3:])
+    assert counters == {*SLUB_STATS, *SLAB_STATS, *SLOB_STATS}
+    assert columns["cpu_caches"][3:9] == COMMON_STATS
+    assert set(SLUB_STATS) & set(SLAB_STATS) == set(COMMON_STATS)
+    assert set(SLOB_STATS) < set(COMMON_STATS)
     assert columns["zones"][3:] == ZONE_FIELDS
     assert columns["pcp"][3:] == PCP_FIELDS[1:]
     assert columns["pageblock_map"][3:] == PAGEBLOCK_MAP_FIELDS[1:]

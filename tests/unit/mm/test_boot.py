@@ -45,8 +45,8 @@ def test_what_boot_keeps_is_at_the_end(name: str, kept: range) -> None:
 
 
 def test_unknown_allocator() -> None:
-    with pytest.raises(ConfigError, match='allocator "slab"'):
-        build(config(zone("DMA32", 16, 16)), kernel(), allocator="slab")
+    with pytest.raises(ConfigError, match='allocator "slib"'):
+        build(config(zone("DMA32", 16, 16)), kernel(), allocator="slib")
 
 
 # -- zonelists ----------------------------------------------------------------------------------------------------
