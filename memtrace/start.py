@@ -16,10 +16,12 @@ from .errors import ConfigError
 from .machines import load_machine, machine_from_exact, machine_from_proc
 from .snapshot.exact import find_start, read_exact
 from .snapshot.proc import ProcSnapshot, read_proc
+from .trace.naming import plain_kmalloc
 from .units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
     from .mm.machine import Machine
+    from .mm.slab_common import KmemCache
     from .snapshot.exact_dump import ExactDump
     from .trace.requests import Census
     from .trace.source import TraceReader
@@ -171,26 +173,50 @@ def map_caches(machine: Machine, census: Census) -> np.ndarray:
 
     A cache that the trace itself creates is left out (-1) until it does.
 
-    A cache that no event names takes the place of a cache of equal sizes that no event names either, when there
-    is exactly one.
+    A cache that no event names takes the place of a cache of equal sizes that no event names either (``_unnamed``).
     """
     slab = machine.slab
     found = [slab.find_cache(cache.name) for cache in census.caches]
+    for i, cache in enumerate(census.caches):
+        if found[i] < 0:
+            found[i] = slab.find_cache(plain_kmalloc(cache.name))
     taken = set(found)
-    sizes = Counter((c.object_size, c.size) for c in slab.caches if c.index not in taken)
+    seen = Counter({cache.name: cache.allocs for cache in census.caches})
     for i, cache in enumerate(census.caches):
         if found[i] >= 0 or cache.created:
             continue
-        key = (cache.object_size, cache.size)
-        if cache.inferred and sizes[key] == 1:
-            found[i] = next(c.index for c in slab.caches if c.index not in taken and (c.object_size, c.size) == key)
-            continue
+        if cache.inferred:
+            free = [c for c in slab.caches
+                    if c.index not in taken and (c.object_size, c.size) == (cache.object_size, cache.size)]
+            unnamed = _unnamed(cache.name, free, seen)
+            if unnamed is not None:
+                found[i] = unnamed.index
+                continue
         object_size = max(cache.object_size, 1)
         found[i] = slab.create_cache(
             cache.name, object_size, 8, _RECLAIM_ACCOUNT if cache.reclaimable else 0, merge=False,
             size=max(cache.size, (object_size + 7) & ~7),
         )
     return np.array(found, np.int32)
+
+
+def _unnamed(name: str, candidates: list[KmemCache], allocs: Counter[str]) -> KmemCache | None:
+    """
+    Which of the caches of fitting sizes it is whose objects no event names: by its only known call site.
+
+    The only one; or the one whose name the allocating function bears (``alloc_vmap_area``); or, since protocols
+    have helper caches of equal size that are named after them (``tw_sock_TCP``), the one whose protocol's own
+    cache the trace uses, and uses most.
+    """
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    site = name.removeprefix("unknown:").partition("+")[0]
+    named = [c for c in candidates if any(str(known) in site for known in (c.name, *c.aliases))]
+    if len(named) == 1:
+        return named[0]
+    used = {allocs[str(c.name).rpartition("_")[2]]: c for c in candidates if "_" in str(c.name)}
+    most = max(used, default=0)
+    return used[most] if most else None
 
 
 def seen_objects(

@@ -12,19 +12,20 @@ from memtrace.trace.causes import (
     CLASS_NAMED,
     CLASS_NAMED_KEY,
     CLASS_SITE,
-    PTR_FRAME_MASK,
 )
 from memtrace.trace.columns import Columns
 from memtrace.trace.pages_seen import PagesSeen
 from memtrace.trace.ptrmap import PtrMap
 
 SIZE_MASK = (1 << 21) - 1
+KMALLOC_BYTES_MASK = (1 << 58) - 1
 
 
 @cython.cclass
 class AllocClasses:
     """
-    Classes seen so far: by name, by (call site, bytes_req, bytes_alloc), or by a kmalloc's bytes_alloc.
+    Classes seen so far: by name, by (call site, bytes_req, bytes_alloc), or by a kmalloc's bytes_alloc and
+    family (KMALLOC_*).
 
     Attributes
     ----------
@@ -48,6 +49,7 @@ class AllocClasses:
     c_key: cython.ulonglong[:]
     c_kind: cython.uchar[:]
     c_reclaimable: cython.uchar[:]
+    c_family: cython.uchar[:]
     c_site: cython.int[:]
     c_name: cython.int[:]
     c_req: cython.longlong[:]
@@ -70,6 +72,7 @@ class AllocClasses:
         self.c_key = filled(n, np.uint64)
         self.c_kind = filled(n, np.uint8)
         self.c_reclaimable = filled(n, np.uint8)
+        self.c_family = filled(n, np.uint8)
         self.c_site = filled(n, np.int32)
         self.c_name = filled(n, np.int32)
         self.c_req = filled(n, np.int64)
@@ -86,9 +89,14 @@ class AllocClasses:
     @cython.cfunc
     def kmalloc_class(self, i: cython.longlong) -> cython.int:
         """Class of a kmalloc row."""
-        n_bytes: cython.longlong = self.cols.bytes_alloc[i]
-        return self.class_of(
-            CLASS_KMALLOC_KEY | cython.cast(cython.ulonglong, n_bytes + 1) & PTR_FRAME_MASK, CLASS_KMALLOC, i)
+        c: Columns = self.cols
+        n_bytes: cython.longlong = c.bytes_alloc[i]
+        family: cython.int = c.gfp_kmalloc[c.gfp[i] + 1]
+        cls: cython.int = self.class_of(
+            CLASS_KMALLOC_KEY | cython.cast(cython.ulonglong, family) << 58
+            | cython.cast(cython.ulonglong, n_bytes + 1) & KMALLOC_BYTES_MASK, CLASS_KMALLOC, i)
+        self.c_family[cls] = family
+        return cls
 
     @cython.cfunc
     def cache_class(self, i: cython.longlong) -> cython.int:
@@ -118,6 +126,7 @@ class AllocClasses:
             self.c_key[cls] = key
             self.c_kind[cls] = kind
             self.c_reclaimable[cls] = 0
+            self.c_family[cls] = 0
             self.c_site[cls] = c.call_site[i]
             self.c_name[cls] = c.name[i]
             self.c_req[cls] = -1
@@ -134,6 +143,7 @@ class AllocClasses:
         self.c_key = doubled(self.c_key)
         self.c_kind = doubled(self.c_kind)
         self.c_reclaimable = doubled(self.c_reclaimable)
+        self.c_family = doubled(self.c_family)
         self.c_site = doubled(self.c_site)
         self.c_name = doubled(self.c_name)
         self.c_req = doubled(self.c_req)

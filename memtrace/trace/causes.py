@@ -4,7 +4,8 @@ from __future__ import annotations
 
 CAUSES: tuple[tuple[str, str], ...] = (
     ("free_of_unknown", "frees of objects that pre-date the trace; they are created at its start"),
-    ("free_of_untraced_alloc", "frees of objects on a slab page born in the trace, whose allocation left no event"),
+    ("free_of_untraced_alloc", "frees of objects on a slab page born in the trace, whose allocation left no event; "
+                               "dropped"),
     ("double_free", "frees of an object that was already free (or was handed out without an event); dropped"),
     ("alloc_of_live_pointer", "allocations of a pointer still in use: a free was missed and is inserted"),
     ("kfree_null", "kfree of NULL or of ZERO_SIZE_PTR"),
@@ -30,6 +31,11 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("other_rows", "rows of events that memtrace does not use"),
     ("impossible_order", "page events with an order below 0 or above 20; dropped"),
     ("cache_event_unusable", "kmem_cache_create without a name or a size, destroy or shrink without a name; dropped"),
+    ("untraced_alloc", "allocations that left no event (bulk), known by their free; inserted a typical life before it"),
+    ("untraced_free_by_page", "frees that left no event (bulk, kfree_rcu), known by the free of the slab's page; "
+                              "inserted there"),
+    ("untraced_free_by_site", "frees that left no event and that nothing proves, of call sites whose objects mostly "
+                              "end so; inserted a typical life after the allocation"),
 )
 CAUSE_NAMES = tuple(name for name, _ in CAUSES)
 
@@ -69,6 +75,9 @@ C_OUTCOME_ROWS = 23
 C_OTHER_ROWS = 24
 C_IMPOSSIBLE_ORDER = 25
 C_CACHE_EVENT_UNUSABLE = 26
+C_UNTRACED_ALLOC = 27
+C_UNTRACED_FREE_BY_PAGE = 28
+C_UNTRACED_FREE_BY_SITE = 29
 
 # What became of a page event (mm_page_alloc or mm_page_free), 2 bits each in Census.page_verdict.
 PAGE_KEEP = 0  # a request
@@ -99,3 +108,9 @@ CLASS_KMALLOC = 1  # bytes_alloc
 CLASS_NAMED = 2  # name in the event
 CLASS_KMALLOC_KEY = 1 << 62
 CLASS_NAMED_KEY = 3 << 61
+
+# Which of the caches of a size serves a kmalloc.
+KMALLOC_NORMAL = 0
+KMALLOC_CGROUP = 1
+KMALLOC_RECLAIM = 2
+KMALLOC_DMA = 3

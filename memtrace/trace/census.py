@@ -7,7 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from .causes import CAUSE_NAMES, CLASS_KMALLOC, CLASS_NAMED, CLASS_SITE, LARGE_KMALLOC_BYTES, PTR_FRAME
+from .causes import (
+    C_DOUBLE_FREE,
+    C_FREE_OF_UNTRACED_ALLOC,
+    C_UNTRACED_ALLOC,
+    C_UNTRACED_FREE_BY_PAGE,
+    C_UNTRACED_FREE_BY_SITE,
+    CAUSE_NAMES,
+    CLASS_KMALLOC,
+    CLASS_NAMED,
+    CLASS_SITE,
+    LARGE_KMALLOC_BYTES,
+    PTR_FRAME,
+)
 from .census_core import CensusScan
 from .columns import Columns
 from .naming import (
@@ -25,6 +37,7 @@ from .ownership import DirectMap, find_direct_map
 from .reading import TraceReader, chunks_from
 from .requests import Census, PairingPlan, TraceCache
 from .schema import TraceVocab
+from .untraced import missing_allocs, silent_ends
 
 LARGE_KMALLOC_ORDER = 2
 """The smallest block of a large kmalloc: more than two pages."""
@@ -65,6 +78,7 @@ def take_census(
             first_ts = int(chunk.ts_ns[0])
         last_ts = int(chunk.ts_ns[-1])
         columns.bind(chunk, reader.vocab)
+        scan.untraced.reserve(len(reader.vocab.name), len(reader.vocab.call_site))
         scan.scan()
         seen = np.bincount(chunk.event_name + 1, minlength=len(events))
         seen[: len(events)] += events
@@ -83,7 +97,7 @@ def take_census(
     }
     census.lost = getattr(reader, "problems", {}).get("lost_events", 0)
     _name_caches(census, scan, reader.vocab)
-    census.max_handles = scan.n_start + scan.peak
+    census.max_handles += scan.n_start + scan.peak
     census.max_page_handles = scan.pages.n_start + scan.pages.peak + scan.pages.max_delay
     census.counts.update({name: int(n) for name, n in zip(CAUSE_NAMES, scan.counts, strict=True) if n})
     if census.lost:
@@ -98,6 +112,7 @@ def _classes(scan: CensusScan) -> list[AllocClass]:
         AllocClass(
             seen.c_kind[i], seen.c_site[i], seen.c_name[i] if seen.c_kind[i] == CLASS_NAMED else -1,
             seen.c_req[i], seen.c_alloc[i], seen.c_allocs[i], bool(seen.c_reclaimable[i]),
+            seen.c_family[i],
         )
         for i in range(seen.n_classes)
     ]
@@ -155,6 +170,8 @@ def _name_caches(census: Census, scan: CensusScan, vocab: TraceVocab) -> None:
             census.caches[cache].object_size = cls.bytes_alloc
             census.caches[cache].allocs += cls.allocs
 
+    extra = _extra_requests(census, scan, cache_of_name)
+    ended = slice(scan.untraced.n_ended)
     site = np.array([cls.kind == CLASS_SITE for cls in classes], bool)
     frames = np.array(scan.pages.start_pfn[: scan.pages.n_start], np.int64)
     census.start_pfn = np.where(frames >= PTR_FRAME, -1, frames)
@@ -168,7 +185,37 @@ def _name_caches(census: Census, scan: CensusScan, vocab: TraceVocab) -> None:
         page_verdict=np.array(scan.pages.verdict[: scan.pages.ordinal // 4 + 1], np.uint8),
         bulk_last=np.array(scan.bulk_last[: scan.n_bulk // 8 + 1], np.uint8),
         doubled_rows=np.sort(np.array(scan.doubled_rows[: scan.n_doubled], np.int64)),
+        ended_row=np.array(scan.untraced.ended_row[ended], np.int64),
+        ended_ptr=np.array(scan.untraced.ended_ptr[ended], np.uint64),
+        extra_ns=extra[0], extra_row=extra[1], extra_ptr=extra[2], extra_cache=extra[3], extra_cpu=extra[4],
     )
+
+
+def _extra_requests(census: Census, scan: CensusScan, cache_of_name: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Requests that left no event and whose time is estimated, in order: PairingPlan.extra_*."""
+    untraced, objects = scan.untraced, scan.objects
+    taken, born = missing_allocs(untraced)
+    ended, end = silent_ends(untraced, objects, census.end_ns)
+    name = np.asarray(untraced.wanted_name)[taken]
+    again = int(np.asarray(untraced.wanted_again)[taken].sum())
+    scan.counts[C_UNTRACED_ALLOC] += len(taken)
+    scan.counts[C_DOUBLE_FREE] -= again
+    scan.counts[C_FREE_OF_UNTRACED_ALLOC] -= len(taken) - again
+    scan.counts[C_UNTRACED_FREE_BY_PAGE] += untraced.n_ended
+    scan.counts[C_UNTRACED_FREE_BY_SITE] += len(ended)
+    # All that live at once, at most: each from its allocation to its free.
+    changes = np.concatenate([born, np.asarray(untraced.wanted_ns)[taken]])
+    order = np.lexsort((np.arange(len(changes)), changes))
+    alive = np.cumsum(np.where(order < len(born), 1, -1))
+    census.max_handles += int(alive.max(initial=0))
+    ns = np.concatenate([born, end])
+    row = np.concatenate([np.asarray(untraced.wanted_bound_row)[taken], np.asarray(objects.row)[ended]]) + 1
+    ptr = np.concatenate([np.asarray(untraced.wanted_ptr)[taken], np.asarray(objects.ptr)[ended]])
+    cache = np.concatenate([cache_of_name[name], np.full(len(ended), -1, np.int32)])
+    cpu = np.concatenate([np.asarray(untraced.wanted_cpu)[taken], np.asarray(objects.cpu)[ended]])
+    order = np.lexsort((row, ns))
+    return (ns[order], row[order], ptr[order].astype(np.uint64), cache[order].astype(np.int32),
+            cpu[order].astype(np.int16))
 
 
 def _describe(caches: list[TraceCache], classes: list[AllocClass], cache_of_class: np.ndarray) -> None:

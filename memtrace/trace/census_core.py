@@ -40,8 +40,8 @@ from memtrace.trace.causes import (
     ZERO_SIZE_PTR,
 )
 from memtrace.trace.columns import Columns
+from memtrace.trace.objects_seen import ObjectsSeen
 from memtrace.trace.pages_seen import PagesSeen
-from memtrace.trace.ptrmap import PtrMap
 from memtrace.trace.schema import (
     EV_CACHE_ALLOC,
     EV_CACHE_ALLOC_BULK,
@@ -65,8 +65,9 @@ from memtrace.trace.schema import (
     EV_PERCPU_DESTROY_CHUNK,
     EV_ZONE_LOCKED,
 )
+from memtrace.trace.untraced import Untraced
 
-PTR_FREED = -2  # value of a pointer last seen being freed; -1 is one never seen, >= 0 the class of a live one
+OBJECT_FREED = -2  # as in objects_seen
 LIFE_START = 3  # as in pages_seen
 DIRECT_MAP_BITS = 52  # no machine has more physical address bits
 
@@ -79,7 +80,9 @@ class CensusScan:
     Attributes
     ----------
     objects
-        Pointer -> class of the live object there, or PTR_FREED.
+        What is known of every pointer.
+    untraced
+        What shows that an operation left no event.
     start_*
         Objects alive at the start, in the order of their frees; ``start_name`` from the free (-1 none),
         ``start_life`` of their page (-1 unknown).
@@ -96,7 +99,8 @@ class CensusScan:
     cols: Columns
     pages: PagesSeen
     base: cython.ulonglong
-    objects: PtrMap
+    objects: ObjectsSeen
+    untraced: Untraced
     classes: AllocClasses
     start_ptr: cython.ulonglong[:]
     start_name: cython.int[:]
@@ -128,7 +132,8 @@ class CensusScan:
         self.base = base
         self.counts = filled(len(CAUSES), np.int64)
         self.pages = PagesSeen(self.counts)
-        self.objects = PtrMap(12)
+        self.objects = ObjectsSeen()
+        self.untraced = Untraced()
         self.classes = AllocClasses(cols, self.pages)
         self.start_ptr = filled(n, np.uint64)
         self.start_name = filled(n, np.int32)
@@ -184,6 +189,7 @@ class CensusScan:
                 if event == EV_PAGE_FREE_BATCHED:
                     if frame >= 0:
                         self.pages.batched(frame, 1)
+                        self.end_objects(i)
                     continue
                 if order < 0 or order > MAX_TRACE_ORDER:
                     self.counts[C_IMPOSSIBLE_ORDER] += 1
@@ -195,10 +201,13 @@ class CensusScan:
                     self.last_life[cpu] = self.pages.alloc(
                         frame, 1 if frame >= PTR_FRAME else 1 << order, order, False, kind)
                     self.last_born[cpu] = self.pages.ordinal
+                    self.pages.born_ns[self.last_life[cpu]] = c.ts_ns[i]
+                    self.pages.born_row[self.last_life[cpu]] = c.row0 + i
                 else:
                     self.pages.free(frame, 1 if frame >= PTR_FRAME else 1 << order, order, False)
                 self.last_ptr[cpu] = 0
                 self.pages.ordinal += 1
+                self.end_objects(i)
             elif event in (EV_GT_BULK_OBJ, EV_CACHE_ALLOC_BULK, EV_CACHE_FREE_BULK):
                 kind = c.text_kind[c.text[i] + 1]
                 if event == EV_CACHE_ALLOC_BULK or (event == EV_GT_BULK_OBJ and kind == TEXT_ALLOC):
@@ -213,6 +222,7 @@ class CensusScan:
                 if kind == TEXT_BULK_ALLOC and c.pfn[i] > 0 and 0 <= order <= MAX_TRACE_ORDER:
                     self.counts[C_PAGE_BULK_ALLOC] += 1
                     self.pages.alloc(c.pfn[i], 1 << order, order, True, 0)
+                    self.end_objects(i)
                 elif kind == TEXT_OTHER:
                     self.counts[C_PAGE_ISOLATED] += 1
                 else:
@@ -273,24 +283,33 @@ class CensusScan:
         """One object handed out; whether there was one."""
         c: Columns = self.cols
         ptr: cython.ulonglong = c.ptr[i]
-        slot: cython.longlong
-        seen: cython.int
+        record: cython.int
+        seen: cython.int = -1
         life: cython.int
         frame: cython.longlong
+        objects: ObjectsSeen = self.objects
         if ptr == 0 or ptr == ZERO_SIZE_PTR:
             self.counts[C_FAILED_ALLOC] += 1
             return False
         self.close_run(cpu, c.level[c.ctx[i] + 1])
         self.classes.c_allocs[cls] += 1
-        slot = self.objects.slot(ptr)
-        seen = self.objects.vals[slot]
-        self.objects.vals[slot] = cls
+        record = objects.where.get(ptr)
+        if record >= 0:
+            seen = objects.cls[record]
+        else:
+            record = objects.new(ptr)
         if seen >= 0:
             self.counts[C_ALLOC_OF_LIVE_POINTER] += 1
+            self.untraced.silent(objects.site[record], c.ts_ns[i] - objects.ns[record])
         else:
             self.live += 1
             if self.live > self.peak:
                 self.peak = self.live
+        objects.cls[record] = cls
+        objects.site[record] = c.call_site[i]
+        objects.cpu[record] = cpu
+        objects.ns[record] = c.ts_ns[i]
+        objects.row[record] = c.row0 + i
         frame = self.frame_of(ptr)
         if frame >= 0:
             life = self.pages.frames.get(frame)
@@ -298,6 +317,7 @@ class CensusScan:
                     life >= 0 and self.pages.owned[life] == 0):
                 self.counts[C_LARGE_KMALLOC_PAGE] += 1
             life = self.pages.touch(frame)
+            self.list_object(life, record)
             self.classes.meet(life, cls)
             if seen == -1 and self.pages.kind[life] == LIFE_START:
                 self.add_free(ptr, cls, cpu)
@@ -306,6 +326,34 @@ class CensusScan:
         self.last_life[cpu] = -1
         self.last_ptr[cpu] = 0
         return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def list_object(self, life: cython.int, record: cython.int) -> cython.void:
+        """The object lies on the page of this life."""
+        if self.objects.life[record] == -1:
+            self.objects.life[record] = life
+            self.objects.after[record] = self.pages.first[life]
+            self.pages.first[life] = record
+
+    @cython.cfunc
+    def end_objects(self, i: cython.longlong) -> cython.void:
+        """Pages are freed in this row: their objects are gone, whether that left events or not."""
+        objects: ObjectsSeen = self.objects
+        record: cython.int
+        after: cython.int
+        k: cython.int
+        for k in range(self.pages.n_ended):
+            record = self.pages.ended[k]
+            while record >= 0:
+                after = objects.after[record]
+                if objects.cls[record] >= 0:
+                    self.live -= 1
+                    self.untraced.ended(self.cols.row0 + i, objects.ptr[record])
+                    self.untraced.silent(objects.site[record], self.cols.ts_ns[i] - objects.ns[record])
+                objects.forget(record)
+                record = after
+        self.pages.n_ended = 0
 
     @cython.cfunc
     def own_by_flags(self, i: cython.longlong, cpu: cython.int, cls: cython.int) -> cython.void:
@@ -329,10 +377,13 @@ class CensusScan:
         """One object given back; whether it had been there (in the trace, or since before it)."""
         c: Columns = self.cols
         ptr: cython.ulonglong = c.ptr[i]
-        slot: cython.longlong
-        cls: cython.int
+        record: cython.int
+        cls: cython.int = -1
         life: cython.int = -1
         frame: cython.longlong
+        objects: ObjectsSeen = self.objects
+        before_ns: cython.longlong = -1
+        before_row: cython.longlong = -1
         if ptr == 0 or ptr == ZERO_SIZE_PTR:
             self.counts[C_KFREE_NULL] += 1
             return False
@@ -341,24 +392,39 @@ class CensusScan:
         self.last_ptr[cpu] = 0
         if name >= 0:
             self.classes.see_name(name)
-        slot = self.objects.slot(ptr)
-        cls = self.objects.vals[slot]
-        self.objects.vals[slot] = PTR_FREED
+        record = objects.where.get(ptr)
+        if record >= 0:
+            cls = objects.cls[record]
+            before_ns = objects.ns[record]
+            before_row = objects.row[record]
+        else:
+            record = objects.new(ptr)
+        objects.cls[record] = OBJECT_FREED
+        objects.ns[record] = c.ts_ns[i]
+        objects.row[record] = c.row0 + i
         frame = self.frame_of(ptr)
         if frame >= 0:
             life = self.pages.touch(frame)
+            self.list_object(life, record)
             if name >= 0:
                 self.classes.meet_name(life, name)
         if cls >= 0:
             self.live -= 1
+            self.untraced.freed(name, c.call_site[i], objects.site[record], c.ts_ns[i] - before_ns)
             if name >= 0 and self.classes.c_kind[cls] == CLASS_SITE:
                 self.classes.vote(cls, name, 0)
             return True
-        if cls == PTR_FREED:
+        if cls == OBJECT_FREED:
             self.counts[C_DOUBLE_FREE] += 1
+            if name >= 0 and life >= 0 and c.event[i] == EV_CACHE_FREE:
+                self.untraced.want(name, c.call_site[i], c.ts_ns[i], ptr, cpu, before_ns, before_row, True)
             return False
         if life >= 0 and self.pages.kind[life] != LIFE_START:
             self.counts[C_FREE_OF_UNTRACED_ALLOC] += 1
+            if name >= 0 and self.pages.born_row[life] >= 0 and c.event[i] == EV_CACHE_FREE:
+                self.untraced.bulk_names[name] = 1
+                self.untraced.want(name, c.call_site[i], c.ts_ns[i], ptr, cpu, self.pages.born_ns[life],
+                                   self.pages.born_row[life], False)
             return False
         self.counts[C_FREE_OF_UNKNOWN] += 1
         self.add_start(ptr, name, life)

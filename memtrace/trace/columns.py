@@ -5,9 +5,14 @@ from __future__ import annotations
 import cython
 import numpy as np
 
+from memtrace.mm.gfp import GFP_BIT_ACCOUNT, GFP_BIT_DMA, GFP_BIT_RECLAIMABLE
 from memtrace.trace.arrays import filled, view
 from memtrace.trace.cache_text import parse_cache_text
 from memtrace.trace.causes import (
+    KMALLOC_CGROUP,
+    KMALLOC_DMA,
+    KMALLOC_NORMAL,
+    KMALLOC_RECLAIM,
     PTR_FRAME,
     PTR_FRAME_MASK,
     TEXT_ALLOC,
@@ -18,8 +23,6 @@ from memtrace.trace.causes import (
 )
 from memtrace.trace.gfp import is_slab_page_mask, parse_gfp
 from memtrace.trace.schema import EventChunk, TraceVocab
-
-RECLAIMABLE = 0x10
 
 
 @cython.cclass
@@ -33,6 +36,8 @@ class Columns:
     ----------
     gfp_mask
         By vocab.gfp code: the mask in the bits of 6.1.
+    gfp_kmalloc
+        By vocab.gfp code: KMALLOC_*, which of a size's caches serves a kmalloc (MODEL 5.2).
     gfp_slab
         By vocab.gfp code: bit 0 set when a slab page may carry it, bit 1 when it is reclaimable.
     level
@@ -60,6 +65,7 @@ class Columns:
     ctx: cython.int[:]
     text: cython.int[:]
     gfp_mask: cython.longlong[:]
+    gfp_kmalloc: cython.uchar[:]
     gfp_slab: cython.uchar[:]
     level: cython.uchar[:]
     text_kind: cython.uchar[:]
@@ -69,6 +75,7 @@ class Columns:
         self.n = 0
         self.row0 = 0
         self.gfp_mask = filled(1, np.int64)
+        self.gfp_kmalloc = filled(1, np.uint8)
         self.gfp_slab = filled(1, np.uint8)
         self.level = filled(1, np.uint8)
         self.text_kind = filled(1, np.uint8)
@@ -95,8 +102,9 @@ class Columns:
         known = len(self.gfp_mask) - 1
         masks = [parse_gfp(text) for text in vocab.gfp.names[known:]]
         self.gfp_mask = _extended(self.gfp_mask, masks)
+        self.gfp_kmalloc = _extended(self.gfp_kmalloc, [_kmalloc_kind(mask) for mask in masks])
         self.gfp_slab = _extended(
-            self.gfp_slab, [is_slab_page_mask(mask) | (bool(mask & RECLAIMABLE) << 1) for mask in masks]
+            self.gfp_slab, [is_slab_page_mask(mask) | (bool(mask & GFP_BIT_RECLAIMABLE) << 1) for mask in masks]
         )
         texts = vocab.text.names[len(self.text_kind) - 1 :]
         self.level = _extended(self.level, [_ctx_level(text) for text in vocab.ctx.names[len(self.level) - 1 :]])
@@ -122,6 +130,15 @@ def _view(column: np.ndarray, dtype: type[np.generic]) -> memoryview:
 def _extended(table: object, more: list[int]) -> memoryview:
     old = np.asarray(table)
     return view(np.concatenate([old, np.array(more, old.dtype)]))
+
+
+def _kmalloc_kind(mask: int) -> int:
+    """Kernel: kmalloc_type(): of several reasons the first of these counts."""
+    if mask & GFP_BIT_DMA:
+        return KMALLOC_DMA
+    if mask & GFP_BIT_RECLAIMABLE:
+        return KMALLOC_RECLAIM
+    return KMALLOC_CGROUP if mask & GFP_BIT_ACCOUNT else KMALLOC_NORMAL
 
 
 def _ctx_level(ctx: str) -> int:

@@ -17,6 +17,8 @@ from .causes import CLASS_KMALLOC, CLASS_NAMED, CLASS_SITE, LARGE_KMALLOC_BYTES
 
 MIXED_PAGES_SHARE = 0.01
 """With more meetings of different sizes on one page than this, pages hold several caches (SLOB)."""
+KMALLOC_PREFIXES = ("kmalloc-", "kmalloc-cg-", "kmalloc-rcl-", "dma-kmalloc-")
+"""By KMALLOC_*."""
 KMALLOC_SIZES = {96, 192, *(1 << shift for shift in range(3, 14))}
 
 
@@ -37,6 +39,8 @@ class AllocClass:
         Allocations seen.
     reclaimable
         One lay on a page asked for with __GFP_RECLAIMABLE.
+    family
+        KMALLOC_* of a kmalloc.
     """
 
     kind: int
@@ -46,6 +50,7 @@ class AllocClass:
     bytes_alloc: int
     allocs: int
     reclaimable: bool
+    family: int = 0
 
 
 @dataclass(slots=True)
@@ -143,12 +148,20 @@ def kmalloc_cache_name(cls: AllocClass) -> str:
     """
     The general-purpose cache of a kmalloc class, or "" when it has none (large, or SLOB's odd sizes).
 
-    Only the size is looked at: kmalloc-rcl-N, kmalloc-cg-N and dma-kmalloc-N count as kmalloc-N here.
+    A kernel without a cache of that family serves it from kmalloc-N; whoever has the caches knows (``plain_kmalloc``).
     """
     size = cls.bytes_alloc
     if cls.kind != CLASS_KMALLOC or size > LARGE_KMALLOC_BYTES or size not in KMALLOC_SIZES:
         return ""
-    return f"kmalloc-{f'{size >> 10}k' if size >= 1024 else size}"
+    return KMALLOC_PREFIXES[cls.family] + (f"{size >> 10}k" if size >= 1024 else str(size))
+
+
+def plain_kmalloc(name: str) -> str:
+    """``kmalloc-N`` for the name of any family's cache of that size; other names stay as they are."""
+    for prefix in KMALLOC_PREFIXES[1:]:
+        if name.startswith(prefix):
+            return KMALLOC_PREFIXES[0] + name.removeprefix(prefix)
+    return name
 
 
 def unpack_votes(items: Iterable[tuple[int, int]]) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:

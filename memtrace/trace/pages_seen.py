@@ -56,6 +56,10 @@ class PagesSeen:
         By life: LIFE_*; order (of LIFE_START: as freed) and first frame of the block; frames not freed yet;
         ordinal of its mm_page_alloc (-1 none); allocation class and name (vocab.name) last seen on it, -1 unknown;
         Columns.gfp_slab of its request. ``owned`` is 1 when it is the slab allocator's.
+    first, born_ns, born_row
+        By life: the first record of its objects (-1 none); time and row of its allocation, -1 unknown.
+    ended
+        First records of lives that have ended since somebody looked: ``n_ended``.
     live, peak
         Blocks alive now, and at most, that are not known to be the slab allocator's.
     max_delay
@@ -75,6 +79,11 @@ class PagesSeen:
     born: cython.longlong[:]
     cls: cython.int[:]
     name: cython.int[:]
+    first: cython.int[:]
+    born_ns: cython.longlong[:]
+    born_row: cython.longlong[:]
+    ended: cython.int[:]
+    n_ended: cython.int
     next_free: cython.int[:]
     n_lives: cython.int
     free_life: cython.int
@@ -101,6 +110,11 @@ class PagesSeen:
         self.born = filled(n, np.int64)
         self.cls = filled(n, np.int32)
         self.name = filled(n, np.int32)
+        self.first = filled(n, np.int32)
+        self.born_ns = filled(n, np.int64)
+        self.born_row = filled(n, np.int64)
+        self.ended = filled(64, np.int32)
+        self.n_ended = 0
         self.next_free = filled(n, np.int32)
         self.n_lives = 0
         self.free_life = -1
@@ -143,6 +157,9 @@ class PagesSeen:
         self.born[life] = -1
         self.cls[life] = -1
         self.name[life] = -1
+        self.first[life] = -1
+        self.born_ns[life] = -1
+        self.born_row[life] = -1
         return life
 
     @cython.cfunc
@@ -156,6 +173,9 @@ class PagesSeen:
         self.born = doubled(self.born)
         self.cls = doubled(self.cls)
         self.name = doubled(self.name)
+        self.first = doubled(self.first)
+        self.born_ns = doubled(self.born_ns)
+        self.born_row = doubled(self.born_row)
         self.next_free = doubled(self.next_free)
 
     @cython.cfunc
@@ -165,6 +185,12 @@ class PagesSeen:
             self.live -= 1
             if self.slab_flags[life] & 1:
                 self.counts[C_SLAB_FLAGS_UNTOUCHED] += 1
+        if self.first[life] >= 0:
+            if self.n_ended == len(self.ended):
+                self.ended = doubled(self.ended)
+            self.ended[self.n_ended] = self.first[life]
+            self.n_ended += 1
+            self.first[life] = -1
         if self.kind[life] != LIFE_START:
             self.kind[life] = LIFE_FREE
             self.next_free[life] = self.free_life

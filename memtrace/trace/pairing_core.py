@@ -5,6 +5,7 @@ from __future__ import annotations
 import cython
 import numpy as np
 
+from memtrace.mm.gfp import GFP_KERNEL
 from memtrace.trace.arrays import doubled, filled, view
 from memtrace.trace.causes import (
     C_ALLOC_OF_LIVE_POINTER,
@@ -70,6 +71,7 @@ from memtrace.trace.schema import (
 )
 
 DIRECT_MAP_BITS = 52
+NEVER = (1 << 63) - 1
 SIZE_MASK = (1 << 21) - 1
 
 
@@ -101,6 +103,15 @@ class Pairer:
     bulk_last: cython.uchar[:]
     doubled_rows: cython.longlong[:]
     n_doubled: cython.longlong
+    ended_row: cython.longlong[:]
+    ended_ptr: cython.ulonglong[:]
+    n_ended: cython.longlong
+    extra_ns: cython.longlong[:]
+    extra_row: cython.longlong[:]
+    extra_ptr: cython.ulonglong[:]
+    extra_cache: cython.int[:]
+    extra_cpu: cython.short[:]
+    n_extra: cython.longlong
     ordinal: cython.longlong
     n_bulk: cython.longlong
     objects: PtrMap
@@ -140,6 +151,16 @@ class Pairer:
         self.bulk_last = view(plan.bulk_last)
         self.doubled_rows = view(plan.doubled_rows)
         self.n_doubled = 0
+        # With a last one that never comes, so that there always is a next one.
+        self.ended_row = view(np.append(plan.ended_row, NEVER))
+        self.ended_ptr = view(plan.ended_ptr)
+        self.n_ended = 0
+        self.extra_ns = view(np.append(plan.extra_ns, NEVER))
+        self.extra_row = view(np.append(plan.extra_row, NEVER))
+        self.extra_ptr = view(plan.extra_ptr)
+        self.extra_cache = view(plan.extra_cache)
+        self.extra_cpu = view(plan.extra_cpu)
+        self.n_extra = 0
         self.ordinal = 0
         self.n_bulk = 0
         self.objects = PtrMap(12)
@@ -243,6 +264,11 @@ class Pairer:
         self.allocate(c.n + 16)
         for i in range(c.n):
             event = c.event[i]
+            while c.ts_ns[i] >= self.extra_ns[self.n_extra] and c.row0 + i >= self.extra_row[self.n_extra]:
+                self.extra(i)
+            while c.row0 + i == self.ended_row[self.n_ended]:
+                self.missed_free(i, self.ended_ptr[self.n_ended], c.cpu[i])
+                self.n_ended += 1
             if event == EV_CACHE_ALLOC:
                 self.object_alloc(i, RQ_CACHE_ALLOC, self.cache_index(i), -1)
             elif event == EV_CACHE_FREE:
@@ -269,6 +295,53 @@ class Pairer:
                 self.cache_row(i, RQ_CACHE_DESTROY)
             elif event == EV_CACHE_SHRINK:
                 self.cache_row(i, RQ_CACHE_SHRINK)
+
+    @cython.cfunc
+    def extra(self, i: cython.longlong) -> cython.void:
+        """The next request that left no event, before row i."""
+        k: cython.longlong = self.n_extra
+        at: cython.longlong
+        handle: cython.int
+        cache: cython.int = self.extra_cache[k]
+        slot: cython.longlong = self.objects.slot(self.extra_ptr[k])
+        self.n_extra = k + 1
+        if cache < 0:
+            self.missed_free(i, self.extra_ptr[k], self.extra_cpu[k])
+        elif self.objects.vals[slot] < 0:
+            handle = self.take_handle(cache)
+            self.objects.vals[slot] = handle
+            at = self.emit(i, RQ_BULK_ALLOC, FLAG_MISSED | FLAG_LAST, handle, cache, -1,
+                           self.address(self.extra_ptr[k]))
+            self.cpu[at] = self.extra_cpu[k]
+            self.gfp[at] = GFP_KERNEL
+            self.node[at] = -1
+            self.site[at] = -1
+
+    @cython.cfunc
+    def missed_free(self, i: cython.longlong, ptr: cython.ulonglong, cpu: cython.int) -> cython.void:
+        """Before row i, free an object whose free left no event."""
+        k: cython.longlong
+        slot: cython.longlong = self.objects.find(ptr)
+        if slot < 0 or self.objects.vals[slot] < 0:
+            return
+        handle: cython.int = self.objects.vals[slot]
+        self.objects.vals[slot] = -1
+        self.handles.give_back(handle)
+        k = self.emit(i, RQ_KFREE if self.cache[handle] < 0 else RQ_CACHE_FREE, FLAG_MISSED, handle,
+                      self.cache[handle], -1, self.address(ptr))
+        self.cpu[k] = cpu
+        self.gfp[k] = 0
+        self.node[k] = -1
+        self.site[k] = -1
+
+    @cython.cfunc
+    def take_handle(self, cache: cython.int) -> cython.int:
+        """A handle for an object of this cache."""
+        handle: cython.int = self.handles.take()
+        while handle >= len(self.cache):
+            self.cache = doubled(self.cache)
+        self.cache[handle] = cache
+        return handle
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -309,11 +382,8 @@ class Pairer:
             self.gfp[k] = 0
             self.node[k] = -1
             self.handles.give_back(handle)
-        handle = self.handles.take()
+        handle = self.take_handle(cache)
         self.objects.vals[slot] = handle
-        while handle >= len(self.cache):
-            self.cache = doubled(self.cache)
-        self.cache[handle] = cache
         return self.emit(i, op, 0, handle, cache, size, self.address(ptr))
 
     @cython.cfunc

@@ -166,6 +166,12 @@ class PairingPlan:
         Bit ``i % 8`` of byte ``i // 8``: accepted bulk row i is the last of its array.
     doubled_rows
         Rows of the first of two kmalloc events for one large allocation, ascending.
+    ended_row, ended_ptr
+        Objects whose free left no event and whose page is freed in a row, ascending: freed just before it.
+    extra_*
+        Requests that left no event and whose time is estimated, ascending: an allocation (``extra_cache`` is its
+        Census.caches index) or a free (-1) on ``extra_cpu`` of the object ``extra_ptr``, before the first row that is
+        neither before ``extra_ns`` nor before ``extra_row``.
     """
 
     start_ptr: np.ndarray
@@ -176,3 +182,10 @@ class PairingPlan:
     page_verdict: np.ndarray
     bulk_last: np.ndarray
     doubled_rows: np.ndarray
+    ended_row: np.ndarray
+    ended_ptr: np.ndarray
+    extra_ns: np.ndarray
+    extra_row: np.ndarray
+    extra_ptr: np.ndarray
+    extra_cache: np.ndarray
+    extra_cpu: np.ndarray
