@@ -114,3 +114,8 @@ KMALLOC_NORMAL = 0
 KMALLOC_CGROUP = 1
 KMALLOC_RECLAIM = 2
 KMALLOC_DMA = 3
+
+# Ages of objects at their end are counted in a histogram: by octave of nanoseconds, up to three days.
+AGE_OCTAVES = 48
+AGE_STEPS = 4  # parts of an octave: a median is off by an eighth at most
+AGE_BUCKETS = AGE_OCTAVES * AGE_STEPS

@@ -185,16 +185,23 @@ class PagesSeen:
             self.live -= 1
             if self.slab_flags[life] & 1:
                 self.counts[C_SLAB_FLAGS_UNTOUCHED] += 1
-        if self.first[life] >= 0:
-            if self.n_ended == len(self.ended):
-                self.ended = doubled(self.ended)
-            self.ended[self.n_ended] = self.first[life]
-            self.n_ended += 1
-            self.first[life] = -1
+        self.end_objects(life)
         if self.kind[life] != LIFE_START:
             self.kind[life] = LIFE_FREE
             self.next_free[life] = self.free_life
             self.free_life = life
+
+    @cython.cfunc
+    def end_objects(self, life: cython.int) -> cython.void:
+        """Pages of a slab are freed one and all, so its objects are gone with the first of them."""
+        self.born_row[life] = -1  # when what still is on it was allocated, if anything, cannot be told any more
+        if self.first[life] < 0:
+            return
+        if self.n_ended == len(self.ended):
+            self.ended = doubled(self.ended)
+        self.ended[self.n_ended] = self.first[life]
+        self.n_ended += 1
+        self.first[life] = -1
 
     @cython.cfunc
     def own(self, life: cython.int) -> cython.void:
@@ -280,6 +287,7 @@ class PagesSeen:
                         self.order[life] = order  # tells a large kmalloc's block by its size
                 else:
                     live = True
+                self.end_objects(life)
                 self.left[life] -= 1
                 if self.left[life] == 0:
                     self.end_life(life)

@@ -12,12 +12,10 @@ import cython
 import numpy as np
 
 from memtrace.trace.arrays import doubled, filled
+from memtrace.trace.causes import AGE_BUCKETS, AGE_OCTAVES, AGE_STEPS
 from memtrace.trace.objects_seen import ObjectsSeen
 from memtrace.trace.ptrmap import PtrMap
 
-OCTAVES = 48  # ages up to three days
-STEPS = 4  # an octave's parts: a median is off by 9 % at most
-BUCKETS = 192
 LEAST_SILENT = 8
 """Objects of a call site that must have ended without an event before the site is believed to free so."""
 SILENT_SHARE = 0.9
@@ -40,7 +38,7 @@ class Untraced:
     bulk_names
         By vocab.name code: an object of this cache was certainly allocated without an event.
     ages
-        By (key's row) * BUCKETS + bucket: objects of that age at their end.
+        By (key's row) * AGE_BUCKETS + bucket: objects of that age at their end.
     """
 
     ended_row: cython.longlong[:]
@@ -77,7 +75,7 @@ class Untraced:
         self.wanted_again = filled(n, np.uint8)
         self.n_wanted = 0
         self.bulk_names = filled(n, np.uint8)
-        self.ages = filled(n * BUCKETS, np.int32)
+        self.ages = filled(n * AGE_BUCKETS, np.int32)
         self.age_keys = PtrMap(10)
         self.n_keys = 0
         self.site_traced = filled(n, np.int32)
@@ -102,12 +100,12 @@ class Untraced:
             row = self.n_keys
             self.n_keys += 1
             self.age_keys.put(key, row)
-            if (row + 1) * BUCKETS > len(self.ages):
+            if (row + 1) * AGE_BUCKETS > len(self.ages):
                 self.ages = doubled(self.ages)
-        while octave < OCTAVES - 1 and ns >> (octave + 1) > 0:
+        while octave < AGE_OCTAVES - 1 and ns >> (octave + 1) > 0:
             octave += 1
         at = (ns >> (octave - 2)) & 3 if octave >= 2 else 0
-        at += cython.cast(cython.longlong, row) * BUCKETS + octave * STEPS
+        at += cython.cast(cython.longlong, row) * AGE_BUCKETS + octave * AGE_STEPS
         self.ages[at] = self.ages[at] + 1
 
     @cython.cfunc
@@ -168,8 +166,8 @@ def median_age(counts: np.ndarray) -> float:
     if total == 0:
         return float("nan")
     bucket = int(np.searchsorted(np.cumsum(counts), (total + 1) // 2))
-    octave, part = divmod(bucket, STEPS)
-    return float(2**octave * (1 + (part + 0.5) / STEPS)) if octave >= 2 else float(2**octave)
+    octave, part = divmod(bucket, AGE_STEPS)
+    return float(2**octave * (1 + (part + 0.5) / AGE_STEPS)) if octave >= 2 else float(2**octave)
 
 
 def missing_allocs(untraced: Untraced) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +185,7 @@ def missing_allocs(untraced: Untraced) -> tuple[np.ndarray, np.ndarray]:
     n = untraced.n_wanted
     names = np.asarray(untraced.wanted_name)[:n]
     sites = np.asarray(untraced.wanted_site)[:n]
-    ages = np.asarray(untraced.ages).reshape(-1, BUCKETS)
+    ages = np.asarray(untraced.ages).reshape(-1, AGE_BUCKETS)
     by_site: dict[tuple[int, int], np.ndarray] = {}
     by_name: dict[int, np.ndarray] = {}
     for key, row in untraced.age_keys.items():
@@ -219,7 +217,7 @@ def silent_ends(untraced: Untraced, objects: ObjectsSeen, end_ns: int) -> tuple[
     traced = np.asarray(untraced.site_traced)
     believed = (silent >= LEAST_SILENT) & (silent >= SILENT_SHARE * (silent + traced))
     at = np.full(len(live), end_ns, np.int64)
-    ages = np.asarray(untraced.ages).reshape(-1, BUCKETS)
+    ages = np.asarray(untraced.ages).reshape(-1, AGE_BUCKETS)
     for code in np.unique(site[site >= 0]).tolist():
         if believed[code]:
             of_site = site == code

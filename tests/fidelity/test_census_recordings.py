@@ -138,7 +138,7 @@ def test_the_first_rows_pair_as_the_slow_twin_says(recording: Any) -> None:
     head = Head(reader, n)
     census = take_census(head)
     base = census.direct_map_base
-    expected, found = SLOW.slow_requests(whole, base)
+    expected, found = SLOW.slow_requests(whole, base, census.plan)
     got = SLOW.fast_requests(RequestStream(head, census))
     # A missed free's operation depends on the cache of what is freed, which the twin does not know for all.
     assert [(r[0], *r[2:]) for r in got] == [(r[0], *r[2:]) for r in expected]

@@ -32,11 +32,11 @@ Share of the caches in use of which every SLUB counter is the kernel's own over 
 Measured: 52 of 60, 52 of 60, 48 of 51 and, on i386, 51 of 61. Among the others are always maple_node, whose bulk arrays
 the trace does not tell apart, and kmem_cache_node, which the model does not allocate.
 """
-MIDLIFE = 0.5
+FROM_COUNTS = {"debcloud_std_512m": 0.15, "linux-6.18_find_tar": 0.20}
 """
-Error in the change of slabs over the change itself, for a kernel of which nothing is known but counts. Measured:
-0.21. It starts in mid-life: which slabs had room, and where, shows only as far as the trace touches them; its
-freelists are shuffled; and bulk allocations of maple nodes have no tracepoint.
+Error in the change of slabs over the change itself, for kernels of which nothing is known but counts. Measured: 0.06
+and 0.18. Of the latter's 181 wrong slabs 127 are buffer_head's, and lie outside the recording: its trace shows 804 new
+pages of that cache, which is what the model takes, and slabinfo grew by 931.
 """
 
 
@@ -147,19 +147,22 @@ def test_nothing_was_lost(recording: Recording) -> None:
     assert 0 <= int((caches.num_slabs * caches.pagesperslab).sum()) - in_slabs <= allowed
 
 
-def test_change_of_a_kernel_in_midlife(ground_truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Linux 6.18 as people run it, 2 CPUs and 24 GiB: `find`, `tar` and process creation."""
-    folder = ground_truth / "linux-6.18_find_tar"
+@pytest.mark.parametrize("name", sorted(FROM_COUNTS))
+def test_change_from_counts(name: str, ground_truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kernels as people run them, started from /proc and /sys files: how slabs change until the end."""
+    folder = ground_truth / name
     run = mt.replay(folder / "trace.parquet", start=folder / "snapshots" / "start", report=False, check=True,
                     out=tmp_path / "run")
     frame = run.table("caches")
-    first, last = slabs_at(run, int(frame.t_ns.min())), slabs_at(run, int(frame.t_ns.max()))
+    end_ns = slabinfo_read_ns(run, "end") if len(run.table("markers")) else int(frame.t_ns.max())
+    first, last = slabs_at(run, int(frame.t_ns.min())), slabs_at(run, end_ns)
     before, after = real_slabs(folder / "snapshots" / "start"), real_slabs(folder / "snapshots" / "end")
-    assert first == {**dict.fromkeys(first, 0), **before}, "the layout meets the snapshot's counts exactly"
-    changed = {name: after[name] - before.get(name, 0) for name in after}
-    error = sum(abs(last.get(name, 0) - first.get(name, 0) - real) for name, real in changed.items())
+    off = {cache: (n, before.get(cache, 0)) for cache, n in first.items() if n != before.get(cache, 0)}
+    assert sum(abs(n - real) for n, real in off.values()) <= 1, "the layout meets the snapshot's counts"
+    changed = {cache: after.get(cache, 0) - before.get(cache, 0) for cache in {*after, *last}}
+    error = sum(abs(last.get(cache, 0) - before.get(cache, 0) - real) for cache, real in changed.items())
     change = sum(map(abs, changed.values()))
     with capsys.disabled():
-        print(f"\nlinux-6.18_find_tar: slabs changed by {change} in all, wrong by {error} ({error / change:.2f})")
+        print(f"\n{name}: slabs changed by {change} in all, wrong by {error} ({error / change:.3f})")
     assert change > 500
-    assert error < MIDLIFE * change
+    assert error <= FROM_COUNTS[name] * change

@@ -72,10 +72,10 @@ def rows_of(reader: Any, n: int | None = None) -> list[SimpleNamespace]:
                 event = f"bulk_{text}"
             ctx = reader.vocab.ctx.names[chunk.ctx[i]] if chunk.ctx[i] >= 0 else ""
             rows.append(SimpleNamespace(
-                row=chunk.row0 + i, event=event, text=text, cpu=int(chunk.cpu[i]), ptr=int(chunk.ptr[i]),
-                pfn=int(chunk.pfn[i]), order=int(chunk.order[i]), bytes_req=int(chunk.bytes_req[i]),
-                bytes_alloc=int(chunk.bytes_alloc[i]), text_code=int(chunk.text[i]), name=int(chunk.name[i]),
-                site=int(chunk.call_site[i]), level={"s": 1, "h": 2, "H": 3, "z": 2, "Z": 3}.get(ctx[2:3], 0),
+                row=chunk.row0 + i, ts_ns=int(chunk.ts_ns[i]), event=event, text=text, cpu=int(chunk.cpu[i]),
+                ptr=int(chunk.ptr[i]), pfn=int(chunk.pfn[i]), order=int(chunk.order[i]),
+                bytes_req=int(chunk.bytes_req[i]), bytes_alloc=int(chunk.bytes_alloc[i]),
+                text_code=int(chunk.text[i]), name=int(chunk.name[i]), site=int(chunk.call_site[i]), level={"s": 1, "h": 2, "H": 3, "z": 2, "Z": 3}.get(ctx[2:3], 0),
             ))
     return rows
 
@@ -85,13 +85,14 @@ class Life:
 
     def __init__(self, row: int | None, frames: set[int], slab: bool, start: bool) -> None:
         self.row, self.frames, self.slab, self.start = row, frames, slab, start
+        self.objects: list[int] = []
 
 
 def judge(rows: list[SimpleNamespace], base: int) -> SimpleNamespace:
     """What needs later rows: which page rows are the slab allocator's, what was there at the start."""
     at: dict[int, Life | None] = {}  # frame -> its life; None once freed
     live: dict[int, bool] = {}  # pointer -> is it live
-    found = SimpleNamespace(slab=set(), start_ptr=[], start_pages=[], doubled=set(), accepted=set())
+    found = SimpleNamespace(slab=set(), start_ptr=[], start_pages=[], doubled=set(), accepted=set(), ended={})
     previous: dict[int, SimpleNamespace] = {}
     free_rows = []
 
@@ -105,14 +106,24 @@ def judge(rows: list[SimpleNamespace], base: int) -> SimpleNamespace:
         if life.row is not None:
             life.slab = True
             found.slab.add(life.row)
+        if ptr not in life.objects:
+            life.objects.append(ptr)
         return life
 
-    def release(frames: range) -> tuple[bool, bool, bool]:
+    def end(life: Life, row: int) -> None:
+        """The page is gone, and so are its objects; the youngest acquaintance first."""
+        found.ended.setdefault(row, []).extend(ptr for ptr in reversed(life.objects) if live.get(ptr))
+        for ptr in life.objects:
+            live.pop(ptr, None)
+        life.objects = []
+
+    def release(frames: range, row: int) -> tuple[bool, bool, bool]:
         lives = [at.get(frame, "never") for frame in frames]
         for frame in frames:
             life = at.get(frame)
             if life is not None:
                 life.frames.discard(frame)
+                end(life, row)
             at[frame] = None
         slab = any(isinstance(life, Life) and life.slab for life in lives)
         used = any(isinstance(life, Life) and not life.slab for life in lives)
@@ -146,13 +157,14 @@ def judge(rows: list[SimpleNamespace], base: int) -> SimpleNamespace:
                 continue
             frames = range(row.pfn, row.pfn + (1 << row.order))
             for old in {id(at[frame]): at[frame] for frame in frames if at.get(frame) is not None}.values():
+                end(old, row.row)
                 for frame in old.frames:
                     at[frame] = None
             life = Life(row.row if row.event == "mm_page_alloc" else None, set(frames), False, False)
             at.update(dict.fromkeys(frames, life))
         elif row.event == "mm_page_free" and row.pfn > 0:
             previous[row.cpu] = row
-            slab, used, never = release(range(row.pfn, row.pfn + (1 << row.order)))
+            slab, used, never = release(range(row.pfn, row.pfn + (1 << row.order)), row.row)
             if slab:
                 found.slab.add(row.row)
             else:
@@ -160,7 +172,7 @@ def judge(rows: list[SimpleNamespace], base: int) -> SimpleNamespace:
                 if not used and never:
                     found.start_pages.append((row.pfn, row.order))
         elif row.event == "mm_page_free_batched" and row.pfn > 0 and at.get(row.pfn) is not None:
-            release(range(row.pfn, row.pfn + 1))
+            release(range(row.pfn, row.pfn + 1), row.row)
     found.batched = batched_frees(rows, free_rows)
     return found
 
@@ -199,8 +211,16 @@ def last_of_arrays(rows: list[SimpleNamespace], accepted: set[int]) -> set[int]:
     }
 
 
-def slow_requests(rows: list[SimpleNamespace], base: int) -> tuple[list[tuple[int, ...]], SimpleNamespace]:
-    """The requests as (row, op, flags, cpu, size, addr, offset), and what `judge` found."""
+def slow_requests(
+    rows: list[SimpleNamespace], base: int, plan: Any
+) -> tuple[list[tuple[int, ...]], SimpleNamespace]:
+    """
+    The requests as (row, op, flags, cpu, size, addr, offset), and what `judge` found.
+
+    Of the plan only the requests with estimated times are taken.
+    """
+    extras = list(zip(plan.extra_ns.tolist(), plan.extra_row.tolist(), plan.extra_ptr.tolist(),
+                      plan.extra_cache.tolist(), plan.extra_cpu.tolist(), strict=True))
     found = judge(rows, base)
     last = last_of_arrays(rows, found.accepted)
     kinds = dict.fromkeys(found.start_ptr, RQ_CACHE_FREE)  # what a missed free of a start object would look like
@@ -242,6 +262,19 @@ def slow_requests(rows: list[SimpleNamespace], base: int) -> tuple[list[tuple[in
         new_block(pfn, order)
     for row in rows:
         addr = row.ptr - base if base and row.ptr >= base else -1
+        while extras and row.ts_ns >= extras[0][0] and row.row >= extras[0][1]:
+            _, _, ptr, cache, cpu = extras.pop(0)
+            if cache < 0 and ptr in live:
+                live.discard(ptr)
+                out.append((row.row, kinds[ptr], FLAG_MISSED, cpu, -1, ptr - base, 0))
+            elif cache >= 0 and ptr not in live:
+                live.add(ptr)
+                kinds[ptr] = RQ_CACHE_FREE
+                out.append((row.row, RQ_BULK_ALLOC, FLAG_MISSED | FLAG_LAST, cpu, -1, ptr - base, 0))
+        for ptr in found.ended.get(row.row, ()):
+            if ptr in live:
+                live.discard(ptr)
+                out.append((row.row, kinds[ptr], FLAG_MISSED, row.cpu, -1, ptr - base, 0))
         if row.event == "marker":
             out.append((row.row, RQ_MARKER, 0, row.cpu, row.text_code, -1, 0))
         elif row.event in OBJECT_ALLOCS and row.row in found.accepted and row.row not in found.doubled:
@@ -261,7 +294,7 @@ def slow_requests(rows: list[SimpleNamespace], base: int) -> tuple[list[tuple[in
         elif row.event in OBJECT_FREES and row.ptr in (0, 16):
             if row.event == "kfree":
                 out.append((row.row, RQ_KFREE_NULL, 0, row.cpu, -1, -1, 0))
-        elif row.event in OBJECT_FREES and row.row in found.accepted:
+        elif row.event in OBJECT_FREES and row.ptr in live:
             live.discard(row.ptr)
             out.append((row.row, OBJECT_FREES[row.event], FLAG_LAST * (row.row in last), row.cpu, -1, addr, 0))
         elif row.event in ("mm_page_alloc", "gt_page") and row.pfn > 0:

@@ -70,7 +70,7 @@ def check(rows: list[dict[str, Any]], rows_per_chunk: int) -> None:
     census = take_census(reader)
     assert census.direct_map_base == BASE
     stream = RequestStream(reader, census, rows_per_chunk=rows_per_chunk)
-    expected, found = SLOW.slow_requests(SLOW.rows_of(reader), BASE)
+    expected, found = SLOW.slow_requests(SLOW.rows_of(reader), BASE, census.plan)
     # What a missed free of a start object looks like depends on its cache, which is not the twin's business.
     plain = [
         (row, RQ_KFREE if flags & FLAG_MISSED and op == RQ_CACHE_FREE else op, flags, *rest)

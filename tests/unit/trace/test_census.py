@@ -110,6 +110,7 @@ def test_pages_without_objects_are_requests_and_slab_pages_are_not() -> None:
         (RQ_PAGE_ALLOC, 1, 900 << 12, 0x100CC0, 0),
         (RQ_PAGE_FREE, 1, 900 << 12, 0, FLAG_LAST),
         (RQ_PAGE_ALLOC, 0, 901 << 12, 0x12CC0, 0),
+        (RQ_CACHE_FREE, -1, 5000 << 12, 0, FLAG_MISSED),  # the prelude's object, which nothing freed
         (RQ_PAGE_FREE, 0, 300 << 12, 0, FLAG_LAST)]
     assert census.counts["slab_page_alloc_owned"] == 10
     assert census.counts["slab_flags_untouched"] == 1
