@@ -75,7 +75,8 @@ def rows_of(reader: Any, n: int | None = None) -> list[SimpleNamespace]:
                 row=chunk.row0 + i, ts_ns=int(chunk.ts_ns[i]), event=event, text=text, cpu=int(chunk.cpu[i]),
                 ptr=int(chunk.ptr[i]), pfn=int(chunk.pfn[i]), order=int(chunk.order[i]),
                 bytes_req=int(chunk.bytes_req[i]), bytes_alloc=int(chunk.bytes_alloc[i]),
-                text_code=int(chunk.text[i]), name=int(chunk.name[i]), site=int(chunk.call_site[i]), level={"s": 1, "h": 2, "H": 3, "z": 2, "Z": 3}.get(ctx[2:3], 0),
+                text_code=int(chunk.text[i]), name=int(chunk.name[i]),
+                site=int(chunk.call_site[i]), level={"s": 1, "h": 2, "H": 3, "z": 2, "Z": 3}.get(ctx[2:3], 0),
             ))
     return rows
 
