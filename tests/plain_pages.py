@@ -285,11 +285,21 @@ class PlainPages:
             return True
         return order == 0 and "min" in mode and "MIN_RESERVE" in mode and self.allows(zone, 0, highest, mode, 0)
 
+    @staticmethod
+    def highest(flags: set[str]) -> int:
+        """Highest zone type that a request may have."""
+        return 0 if "DMA" in flags else 1 if "DMA32" in flags else 3 if {"MOVABLE", "HIGHMEM"} <= flags else 2
+
+    def zonelist(self, flags: set[str], node: int) -> list[PlainZone]:
+        """Zones that a request may use, in the order of their distance."""
+        zones = [zone for zone in self.zones if zone.index <= self.highest(flags)]
+        return sorted(zones, key=lambda z: (z.node != node, z.node, -z.index))
+
     def get_page(self, flags: set[str], order: int, node: int, cpu: int, mode: set[str]) -> int | None:
         """2.10."""
-        highest = 0 if "DMA" in flags else 1 if "DMA32" in flags else 3 if {"MOVABLE", "HIGHMEM"} <= flags else 2
+        highest = self.highest(flags)
         mt = self.type_asked(flags)
-        walk = sorted((z for z in self.zones if z.index <= highest), key=lambda z: (z.node != node, z.node, -z.index))
+        walk = self.zonelist(flags, node)
         if "THISNODE" in flags:
             walk = [zone for zone in walk if zone.node == node]
         if not walk or not walk[0].spares_blocks:

@@ -196,7 +196,7 @@ class PlainSlab:
         owner.colour = owner.colour + 1 if owner.colour + 1 < cache.colours else 0
         index = 0
         if cache.index_cache is not None:
-            index = self.alloc(cache.index_cache, flags & {"DIRECT_RECLAIM", "KSWAPD"}, at, cpu)
+            index = self.alloc(cache.index_cache, (flags & keep) - {"THISNODE"}, at, cpu)
             if not index:
                 self.pages.release(pfn, cache.order, cpu)
                 return None

@@ -82,7 +82,7 @@ def restore_slab_cache(machine: Machine, known: DumpedCache, base: int) -> None:
         for which, name in _LISTS:
             for page in getattr(state, name):
                 add_slab(slab, s, node, page.pfn, page.active, page.s_mem_off, page.freelist, which)
-        if state.shared is not None and n.shared is not None:
+        if state.shared is not None:
             fill_array(slab, s, n.shared, state.shared, base)
         for other, array in state.alien.items():
             fill_array(slab, s, n.alien[other], array, base)

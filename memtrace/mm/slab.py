@@ -69,8 +69,7 @@ class Slab(SlabServing):
             if n.next_reap > now_jiffies:
                 continue
             n.next_reap = now_jiffies + REAPTIMEOUT_NODE_S * self.hz
-            if n.shared is not None:
-                self.drain_array(s, n.shared, node, cpu)
+            self.drain_array(s, n.shared, node, cpu)
             if n.free_touched:
                 n.free_touched = False
             else:
@@ -134,8 +133,7 @@ class Slab(SlabServing):
             self.drain_aliens(s, n, cpu)
         for node in range(self.nr_nodes):
             n = s.nodes[node]
-            if n.shared is not None:
-                self.give_back(s, n.shared, node, n.shared.avail, cpu)
+            self.give_back(s, n.shared, node, n.shared.avail, cpu)
 
     @cython.cfunc
     def drain_aliens(self, s: SlabCache, n: KmemCacheNode, cpu: cython.int) -> cython.void:
@@ -185,8 +183,7 @@ class Slab(SlabServing):
             self.empty(index, ac, self.pages.cpu_node[owner], cpu)
         for node, n in enumerate(s.nodes):
             n.free_limit = free_limit(self.node_cpus[node], batchcount, s.objects, False)
-            if n.shared is not None:
-                self.empty(index, n.shared, node, cpu)
+            self.empty(index, n.shared, node, cpu)
             n.shared = self.new_shared(s)
             if not n.alien:
                 n.alien = self.new_alien(s, node)
@@ -213,7 +210,7 @@ class Slab(SlabServing):
                 continue
             n = s.nodes[node]
             n.free_limit = free_limit(self.node_cpus[node], s.batchcount, s.objects, False)
-            if n.shared is None:
+            if n.shared.limit == 0:
                 n.shared = self.new_shared(s)
             if not n.alien:
                 n.alien = self.new_alien(s, node)
@@ -240,9 +237,8 @@ class Slab(SlabServing):
             self.give_back(s, ac, node, ac.avail, worker)
             if self.node_cpus[node] > 0:
                 continue
-            if n.shared is not None:
-                self.give_back(s, n.shared, node, n.shared.avail, worker)
-                n.shared = None
+            self.give_back(s, n.shared, node, n.shared.avail, worker)
+            n.shared = ArrayCache(0, 0)
             self.drain_aliens(s, n, worker)
             n.alien = []
         for s in self.caches:
@@ -253,6 +249,13 @@ class Slab(SlabServing):
     @cython.ccall
     def put_in_array(self, s: SlabCache, ac: ArrayCache, addr: cython.longlong, node: cython.int) -> cython.void:
         """Push a free object that a starting state has in this array; a full one gives its oldest back first."""
+        alone: ArrayCache
+        if ac.limit == 0:
+            # The user has set this kind of array to nothing.
+            alone = ArrayCache(1, 1)
+            self.put_in_array(s, alone, addr, node)
+            self.give_back(s, alone, node, 1, 0)
+            return
         if ac.avail == ac.limit:
             self.give_back(s, ac, node, (ac.limit + 1) // 2, 0)
         ac.entry[ac.avail] = addr

@@ -23,6 +23,7 @@ from memtrace.mm.gfp import (
     GFP_BIT_NOFAIL,
     GFP_BIT_NOWARN,
     GFP_BIT_THISNODE,
+    GFP_CONSTRAINT_MASK,
     GFP_RECLAIM,
     GFP_SLAB_KEEPS,
 )
@@ -127,8 +128,8 @@ class SlabServing(SlabSlabs):
         slab: cython.int
         if not ac.touched and batch > BATCHREFILL_LIMIT:
             batch = BATCHREFILL_LIMIT
-        if n.free_objects > 0 or (n.shared is not None and n.shared.avail > 0):
-            if n.shared is not None and self.transfer_objects(ac, n.shared, batch) > 0:
+        if n.free_objects > 0 or n.shared.avail > 0:
+            if self.transfer_objects(ac, n.shared, batch) > 0:
                 n.shared.touched = True
                 self.it.path = PATH_ALLOC_SHARED
                 self.it.locked(self.list_lock(s, node), COST_SLAB_MOVE, ac.avail)
@@ -318,7 +319,7 @@ class SlabServing(SlabSlabs):
     ) -> cython.longlong:
         """Memory for an off-slab index array, of a kmalloc cache that has none itself; its address, or 0."""
         other: KmemCache = self.caches[self.kmalloc_slab(s.objects, 0)]
-        return self.slab_alloc(other, gfp & GFP_RECLAIM, node, cpu)
+        return self.slab_alloc(other, gfp & GFP_SLAB_KEEPS & ~GFP_CONSTRAINT_MASK, node, cpu)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -378,7 +379,7 @@ class SlabServing(SlabSlabs):
         dead: cython.int = NIL
         i: cython.int
         shared: ArrayCache = n.shared
-        if shared is not None and shared.avail < shared.limit:
+        if shared.avail < shared.limit:
             batch = min(batch, shared.limit - shared.avail)
             for i in range(batch):
                 shared.entry[shared.avail + i] = ac.entry[i]
@@ -515,8 +516,7 @@ class SlabServing(SlabSlabs):
         count: cython.int = alien.avail
         if count == 0:
             return
-        if n.shared is not None:
-            self.transfer_objects(n.shared, alien, alien.limit)
+        self.transfer_objects(n.shared, alien, alien.limit)
         if alien.avail > 0:
             dead = self.free_block(s, owner, alien.entry, alien.avail)
             alien.avail = 0

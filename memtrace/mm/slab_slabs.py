@@ -95,10 +95,11 @@ class KmemCacheNode:
     next_reap: cython.longlong
     """Jiffies before which the reaper leaves the node's own lists alone."""
     shared: ArrayCache
+    """The array that the node's CPUs share; of limit 0 where there is none."""
     alien: list
     """By node: array of its objects that were freed here; None for the own node. Empty without other nodes."""
 
-    def __init__(self, limit: cython.longlong, shared: ArrayCache | None, alien: list) -> None:
+    def __init__(self, limit: cython.longlong, shared: ArrayCache, alien: list) -> None:
         self.first = array("i", [NIL]) * 3
         self.last = array("i", [NIL]) * 3
         self.total_slabs = 0
@@ -281,7 +282,7 @@ class SlabSlabs(SlabAllocator):
         limit: cython.int = self.set_limit if self.set_limit > 0 else array_limit(s.size)
         batchcount: cython.int = min(self.set_batchcount, limit) if self.set_batchcount > 0 else (limit + 1) // 2
         shared: cython.int = self.set_shared if self.set_shared >= 0 else shared_factor(s.size, self.possible_cpus)
-        cache.early = is_early(s.name)
+        cache.early = is_early(str(s.name))
         self.set_arrays(cache, limit, batchcount, shared)
 
     def set_arrays(self, s: SlabCache, limit: int, batchcount: int, shared: int) -> None:
@@ -298,9 +299,9 @@ class SlabSlabs(SlabAllocator):
             for node in range(self.nr_nodes)
         ]
 
-    def new_shared(self, s: SlabCache) -> ArrayCache | None:
-        """A node's shared array, or None for a cache without."""
-        return ArrayCache(s.shared * s.batchcount, NO_BATCH) if s.shared else None
+    def new_shared(self, s: SlabCache) -> ArrayCache:
+        """A node's shared array, of limit 0 for a cache without."""
+        return ArrayCache(s.shared * s.batchcount, NO_BATCH)
 
     def new_alien(self, s: SlabCache, node: int) -> list:
         """A node's arrays for objects of other nodes. Kernel: alloc_alien_cache()."""

@@ -46,8 +46,7 @@ class SlabAllocatorStat(SlabStat):
                 free_slabs += n.free_slabs
                 partial += n.nr_partial
                 idle += n.free_objects
-                if n.shared is not None:
-                    shared += n.shared.avail
+                shared += n.shared.avail
             buf[at] = s.object_size
             buf[at + 1] = s.size
             buf[at + 2] = s.objects

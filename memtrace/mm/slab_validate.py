@@ -117,8 +117,7 @@ def _validate_arrays(slab: Slab, s: SlabCache) -> cython.int:
         held += _validate_array(slab, s, s.cpu_cache[cpu], slab.pages.cpu_node[cpu], seen, f"CPU {cpu}")
     for node in range(slab.nr_nodes):
         n = s.nodes[node]
-        if n.shared is not None:
-            held += _validate_array(slab, s, n.shared, node, seen, f"shared array of node {node}")
+        held += _validate_array(slab, s, n.shared, node, seen, f"shared array of node {node}")
         for other in range(len(n.alien)):
             if n.alien[other] is not None:
                 held += _validate_array(slab, s, n.alien[other], other, seen, f"node {node}'s alien array of {other}")

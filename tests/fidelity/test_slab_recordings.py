@@ -39,11 +39,11 @@ def test_geometry_and_tunables(ground_truth: Path) -> None:
             kind = OBJFREELIST if known.objfreelist else OFF_SLAB if known.off_slab else 2
             assert (
                 s.size, s.objects, s.order, s.colour, s.colour_off, s.kind, s.limit, s.batchcount, s.shared,
-                node.free_limit, node.shared.limit if node.shared else None, s.allocflags,
+                node.free_limit, node.shared.limit, s.allocflags,
             ) == (
                 known.size, known.num, known.gfporder, known.colour, known.colour_off, kind, known.limit,
                 known.batchcount, known.shared, known_node.free_limit,
-                known_node.shared.limit if known_node.shared else None, known.allocflags,
+                known_node.shared.limit if known_node.shared else 0, known.allocflags,
             ), known.name
             assert known_node.shared is None or known_node.shared.limit == known.shared * known.batchcount
             assert {array.limit for array in known.cpu_caches.values()} == {s.limit}
