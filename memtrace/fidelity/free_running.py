@@ -43,10 +43,15 @@ PCP_PAGES = "pages on per-CPU lists, by zone and CPU"
 REFILL_COUNT = "refills of per-CPU page lists"
 DRAIN_COUNT = "drains of per-CPU page lists"
 
+OBJECTS = "objects at the recorded address (chaotic once one has parted)"
+PAGES = "requested pages at the recorded pfn (chaotic once one has parted)"
+
 BULK_ONLY = "maple_node"
 """The cache whose bulk calls no tracepoint shows, so that its counters are compared apart (EXACT C 3)."""
 _FAST_SLOW = ("alloc_fastpath", "alloc_slowpath", "free_fastpath", "free_slowpath")
-_SLAB_STATS = ("allocmiss", "freemiss", "grown")
+_SLAB_STATS = {"allochit": "alloc_fastpath", "allocmiss": "allocmiss", "freehit": "free_fastpath",
+               "freemiss": "freemiss", "grown": "alloc_slab"}
+"""SLAB's own counter -> the run's column."""
 
 
 def run_free(recording: Recording, table: Table, out: Path, progress: Callable[[str, int, int], None]) -> Run:
@@ -68,6 +73,7 @@ def run_free(recording: Recording, table: Table, out: Path, progress: Callable[[
     for snapshot in recording.later:
         comparison.compare(snapshot)
     comparison.count_page_events()
+    comparison.addresses()
     if start is None:
         table.notes.append("No snapshot was given: only what the trace itself shows could be compared.")
     return run
@@ -200,16 +206,13 @@ class _Comparison:
             return
         before = {cache.name: cache.stats for cache in self.first_dump.slab}
         frame = self.at("cpu_caches", t_ns)
-        for counter in _SLAB_STATS:
+        for counter, column in _SLAB_STATS.items():
             real = {
                 cache.name: cache.stats.get(counter, 0) - before.get(cache.name, {}).get(counter, 0)
                 for cache in dump.slab
             }
-            if counter not in frame.columns:
-                self.table.notes.append(f"SLAB's {counter} is not among the run's counters, so it was not compared.")
-                continue
-            counts = frame.groupby("cache", observed=True)[counter].sum()
-            ours = {str(name): int(n) for name, n in counts.items()}
+            counts = frame.groupby("cache", observed=True)[column].sum()
+            ours = {str(name): int(n) for name, n in counts.items() if n}
             self.table.quantities(f"{SLAB_STATS}: {counter}", FREE, where, real, ours)
             total = {"all": sum(real.values())}
             self.table.quantities(f"{SLAB_STATS}: {counter}, total", FREE, where, total, {"all": sum(ours.values())})
@@ -263,6 +266,20 @@ class _Comparison:
                 for node, name, n in zip(frame.node, frame.zone, frame[column], strict=True):
                     ours[f"node {node} {name}"] = ours.get(f"node {node} {name}", 0) + int(n)
                 self.table.quantities(what, FREE, where, real, {name: n for name, n in ours.items() if n})
+
+    def addresses(self) -> None:
+        """Objects and pages at their recorded place: with an exact start only, as no other has places."""
+        if self.first_dump is None:
+            return
+        manifest = self.run.manifest
+        for what, compared, equal, parted in (
+            (OBJECTS, "object_compared", "object_at_recorded_address", "object_parted_row"),
+            (PAGES, "page_compared", "page_at_recorded_pfn", "page_parted_row"),
+        ):
+            row = manifest["trace"][parted]
+            note = f"parts at row {row:,}" if row >= 0 else "never parts"
+            counts = manifest["counts"]
+            self.table.decisions(what, FREE, "whole trace", counts.get(compared, 0), counts.get(equal, 0), note)
 
     def _machine(self) -> MachineConfig:
         if self.first_dump is not None:

@@ -183,6 +183,9 @@ class Dispatcher(Decider):
     objects_same: cython.longlong
     pages_compared: cython.longlong
     pages_same: cython.longlong
+    object_parted_row: cython.longlong
+    """First trace row whose object is not at its recorded address, -1 while all are."""
+    page_parted_row: cython.longlong
     start_placed: cython.longlong
     start_unplaced: cython.longlong
     start_pages_placed: cython.longlong
@@ -222,6 +225,8 @@ class Dispatcher(Decider):
         self.objects_same = 0
         self.pages_compared = 0
         self.pages_same = 0
+        self.object_parted_row = -1
+        self.page_parted_row = -1
         self.start_placed = 0
         self.start_unplaced = 0
         self.start_pages_placed = 0
@@ -448,6 +453,8 @@ class Dispatcher(Decider):
             self.objects_compared += 1
             if self.addr[i] == addr:
                 self.objects_same += 1
+            elif self.object_parted_row < 0:
+                self.object_parted_row = self.row[i]
         if at >= 0:
             self.objects[at] = addr
             self.objects[at + 1] = bytes_req
@@ -502,6 +509,8 @@ class Dispatcher(Decider):
             self.pages_compared += 1
             if self.addr[i] >> PAGE_SHIFT == pfn:
                 self.pages_same += 1
+            elif self.page_parted_row < 0:
+                self.page_parted_row = self.row[i]
         if at >= 0:
             self.blocks[at] = pfn
             self.blocks[at + 1] = order
