@@ -173,13 +173,15 @@ def map_caches(machine: Machine, census: Census) -> np.ndarray:
 
     A cache that the trace itself creates is left out (-1) until it does.
 
-    A cache that no event names takes the place of a cache of equal sizes that no event names either (``_unnamed``).
+    A cache that no event names is the one whose slabs an exact dump shows where its objects lie, or else takes the
+    place of a cache of equal sizes that no event names either (``_unnamed``).
     """
     slab = machine.slab
     found = [slab.find_cache(cache.name) for cache in census.caches]
+    places = caches_by_place(machine, census)
     for i, cache in enumerate(census.caches):
         if found[i] < 0:
-            found[i] = slab.find_cache(plain_kmalloc(cache.name))
+            found[i] = places.get(i, slab.find_cache(plain_kmalloc(cache.name)))
     taken = set(found)
     seen = Counter({cache.name: cache.allocs for cache in census.caches})
     for i, cache in enumerate(census.caches):
@@ -217,6 +219,19 @@ def _unnamed(name: str, candidates: list[KmemCache], allocs: Counter[str]) -> Km
     used = {allocs[str(c.name).rpartition("_")[2]]: c for c in candidates if "_" in str(c.name)}
     most = max(used, default=0)
     return used[most] if most else None
+
+
+def caches_by_place(machine: Machine, census: Census) -> dict[int, int]:
+    """The machine's cache of those that no event names, by their objects that were free in an exact dump."""
+    places: dict[int, int] = {}
+    if not machine.exact:
+        return places
+    for addr, cache in zip(census.start_free_addr.tolist(), census.start_free_cache.tolist(), strict=True):
+        if cache >= 0 and cache not in places and census.caches[cache].inferred and addr >= 0:
+            pfn = addr >> 12
+            if pfn < machine.frames.nr_frames and machine.frames.slab[pfn] >= 0:
+                places[cache] = machine.slab.cache_of(addr).index
+    return places
 
 
 def seen_objects(

@@ -27,6 +27,7 @@ from .naming import (
     AllocClass,
     Votes,
     kmalloc_cache_name,
+    name_by_function,
     name_classes,
     unknown_name,
     unnamed_groups,
@@ -151,7 +152,9 @@ def _name_caches(census: Census, scan: CensusScan, vocab: TraceVocab) -> None:
         if names[i] >= 0:
             cache_of_class[i] = cache_of_name[names[i]]
         elif cls.kind == CLASS_SITE:
-            name = unknown_name(classes[groups[i]], lambda site: vocab.call_site.names[site] if site >= 0 else "?")
+            first = classes[groups[i]]
+            site = vocab.call_site.names[first.site] if first.site >= 0 else "?"
+            name = name_by_function(site) or unknown_name(first, site)
             cache_of_class[i] = caches.index(name, inferred=True)
     _describe(caches.list, classes, cache_of_class)
     for name_code, object_size in scan.created:

@@ -8,7 +8,7 @@ another class seen on the same slab page. Classes that no rule names get a name 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,9 +139,18 @@ def unnamed_groups(classes: list[AllocClass], names: np.ndarray, votes: Votes) -
     return group
 
 
-def unknown_name(cls: AllocClass, site_name: Callable[[int], str]) -> str:
+DESCRIPTOR_CACHES = {"kmem_cache_create_usercopy": "kmem_cache", "__kmem_cache_create": "kmem_cache_node"}
+"""Functions of 4.16 to 6.8 that allocate what describes a cache, which is hardly ever freed, and so hardly ever named."""
+
+
+def name_by_function(site: str) -> str:
+    """The cache that a function of the slab allocator itself allocates from; "" for all other call sites."""
+    return DESCRIPTOR_CACHES.get(site.partition("+")[0], "")
+
+
+def unknown_name(cls: AllocClass, site: str) -> str:
     """``unknown:<call_site>:<bytes_alloc>``, what a cache is called that no event names."""
-    return f"unknown:{site_name(cls.site)}:{max(cls.bytes_alloc, 0)}"
+    return f"unknown:{site}:{max(cls.bytes_alloc, 0)}"
 
 
 def kmalloc_cache_name(cls: AllocClass) -> str:

@@ -7,6 +7,7 @@ from memtrace.trace.naming import (
     AllocClass,
     Votes,
     kmalloc_cache_name,
+    name_by_function,
     name_classes,
     unknown_name,
     unnamed_groups,
@@ -53,7 +54,7 @@ def test_unnamed_classes_that_share_pages_are_one_cache() -> None:
 
 
 def test_names_of_our_own_making() -> None:
-    assert unknown_name(site_class(2, 200), lambda site: f"f+{site}") == "unknown:f+2:200"
+    assert unknown_name(site_class(2, 200), "f+2") == "unknown:f+2:200"
     assert [kmalloc_cache_name(kmalloc_class(size)) for size in (8, 96, 1024, 8192, 100, 16384)] == [
         "kmalloc-8", "kmalloc-96", "kmalloc-1k", "kmalloc-8k", "", ""]
     assert kmalloc_cache_name(site_class(0, 64)) == ""
@@ -63,3 +64,9 @@ def test_packed_votes_and_links_come_back() -> None:
     by_free, by_page = unpack_votes([((5 + 1 << 24 | 7) << 1, 3), ((5 + 1 << 24 | 8) << 1 | 1, 4)])
     assert (by_free, by_page) == ({(5, 7): 3}, {(5, 8): 4})
     assert unpack_links([((2 + 1) << 31 | (9 + 1), 6)]) == {(2, 9): 6}
+
+
+def test_what_describes_a_cache_is_known_by_the_function_that_asks() -> None:
+    assert name_by_function("__kmem_cache_create+0x1eb/0x570") == "kmem_cache_node"
+    assert name_by_function("kmem_cache_create_usercopy+0x11c/0x310") == "kmem_cache"
+    assert name_by_function("getname_flags+0x3a/0x1b0") == ""
