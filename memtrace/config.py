@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from .errors import ConfigError
+from .hotplug import HotplugEvent, check_hotplug
 from .kernel_params import KmallocParams, PcpParams, PercpuParams, SlabParams, SlobParams, SlubParams, VmParams
 
 MAX_ORDER = 10
@@ -259,6 +260,11 @@ class ReplayConfig:
     """Run the validators every so many operations and at the end; 0 never."""
     seed: int = 0
     time_window_ns: tuple[int, int] | None = None
+    hotplug: tuple[HotplugEvent, ...] = ()
+    """CPUs that go offline or come online besides those of the trace, by time."""
+
+    def __post_init__(self) -> None:
+        check_hotplug(self.hotplug, self.machine.cpus)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for the manifest."""

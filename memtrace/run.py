@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, compiled
 from .config import KernelConfig, ReplayConfig
 from .errors import ConfigError
+from .hotplug import HotplugEvent, parse_hotplug
 from .kernels import check_allocator, load_kernel
 from .start import Start, choose_start, complete, lay_out_start
 from .units import parse_size, parse_time
@@ -82,6 +83,7 @@ def replay(
     engine: str = "fused",
     check: bool = False,
     window: str | None = None,
+    hotplug: Sequence[str] = (),
     seed: int = 0,
     report: bool = True,
     progress: Progress | None = None,
@@ -108,6 +110,8 @@ def replay(
         Run the validators every 100,000 operations and at the end.
     window
         ``A,B``: only rows between these times.
+    hotplug
+        CPUs that go offline or come online besides those of the trace: ``cpu3 off @1.5s``.
 
     Raises
     ------
@@ -127,6 +131,7 @@ def replay(
     job = _Job(
         trace=trace, kernel=kernel_config, allocator=allocator, engine=engine, check=check, seed=seed,
         sample_ns=parse_time(sample, "--sample") if sample is not None else 0, window=_window(window),
+        hotplug=parse_hotplug(hotplug),
         cpus=cpus, memory=parse_size(memory, "--memory") if memory is not None else None, nodes=nodes,
         progress=progress or (lambda *_: None), command=command,
     )
@@ -190,6 +195,7 @@ class _Job:
         self.cpus: int | None = given["cpus"]
         self.memory: int | None = given["memory"]
         self.nodes: int | None = given["nodes"]
+        self.hotplug: tuple[HotplugEvent, ...] = given["hotplug"]
         self.progress: Progress = given["progress"]
         self.command: Sequence[str] = given["command"]
         self.timings: dict[str, float] = {}
@@ -225,7 +231,7 @@ class _Job:
             config = ReplayConfig(
                 machine=machine_config, kernel=self.kernel, allocator=self.allocator, engine=self.engine,
                 sample_ns=self.sample_ns, check_every=CHECK_EVERY if self.check else 0, seed=self.seed,
-                time_window_ns=self.window,
+                time_window_ns=self.window, hotplug=self.hotplug,
             )
             self._play(new_run, reader, source, start, census, model, cache_map, notes, config)
 
@@ -240,6 +246,7 @@ class _Job:
         from .schedule.costs import CostTable
         from .schedule.daemons import make_daemons
         from .schedule.dispatch import Dispatcher
+        from .schedule.hotplug import Hotplug
         from .trace.fold import Fold
         from .trace.pairing import RequestStream
 
@@ -262,7 +269,7 @@ class _Job:
                 sample_ns=sample_ns, end_ns=census.end_ns, engine=self.engine, check_every=config.check_every,
                 check=model.validate if self.check else None,
                 progress=lambda row: self.progress("replaying", row + 1, reader.rows or 0),
-                daemons=make_daemons(model, config),
+                daemons=[Hotplug(dispatcher, config.hotplug), *make_daemons(model, config)],
             )
             self.phase("write")
             recorder.finish(played.latency.columns(), played.locks.columns(), dispatcher.sites.columns())

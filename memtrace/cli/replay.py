@@ -22,6 +22,7 @@ import click
 @click.option("--from", "start", metavar="DIR", help="Start at this snapshot instead of at a fresh boot.")
 @click.option("--sample", metavar="TIME", help="Simulated time between samples: 10ms. [default: about 200 samples]")
 @click.option("--time", "window", metavar="A,B", help="Replay only rows between these times, like 1s,2.5s.")
+@click.option("--hotplug", multiple=True, metavar="EVENTS", help="Take CPUs offline and online: 'cpu3 off @1.5s'.")
 @click.option("--timing", default="recorded", show_default=True, metavar="MODE", help="When operations start.")
 @click.option("--engine", default="fused", show_default=True, metavar="NAME", help="fused, or the slow reference.")
 @click.option("--check", is_flag=True, help="Run the model's validators every 100,000 operations and at the end.")
@@ -30,7 +31,7 @@ import click
 def command(
     trace: str, out: str | None, force: bool, allocator: str, kernel: str, machine: str | None, cpus: int | None,
     memory: str | None, nodes: int | None, settings: tuple[str, ...], start: str | None, sample: str | None,
-    window: str | None, timing: str, engine: str, check: bool, seed: int, no_report: bool,
+    window: str | None, hotplug: tuple[str, ...], timing: str, engine: str, check: bool, seed: int, no_report: bool,
 ) -> None:  # fmt: skip
     """Replay TRACE through the model and write a run folder.
 
@@ -61,7 +62,8 @@ def command(
         run = replay(
             trace, allocator=allocator, kernel=kernel, machine=machine, cpus=cpus, memory=memory, nodes=nodes,
             settings=settings, start=start, out=folder, force=force, sample=sample, timing=timing, engine=engine,
-            check=check, window=window, seed=seed, report=not no_report, progress=progress, command=sys.argv[1:],
+            check=check, window=window, hotplug=hotplug, seed=seed, report=not no_report, progress=progress,
+            command=sys.argv[1:],
         )  # fmt: skip
     finally:
         for bar in bars.values():

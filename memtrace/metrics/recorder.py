@@ -19,9 +19,10 @@ from ..mm.stats import (
     MIGRATETYPES,
     PAGEBLOCK_MAP_FIELDS,
     PCP_FIELDS,
+    PERCPU_FIELDS,
     ZONE_FIELDS,
 )
-from ..trace.requests import RQ_BULK_ALLOC, RQ_CACHE_ALLOC, RQ_KMALLOC, RQ_PAGE_ALLOC
+from ..trace.requests import RQ_BULK_ALLOC, RQ_CACHE_ALLOC, RQ_KMALLOC, RQ_PAGE_ALLOC, RQ_PERCPU_ALLOC
 from ..units import PAGE_SIZE
 from .arrays import named
 from .fragmentation import indexes
@@ -33,7 +34,7 @@ NR_ORDERS = MAX_ORDER + 1
 MAP_BINS = 256
 """Runs of pageblocks that ``pageblock_map`` has for one zone, at most."""
 ALLOC_EVENTS = {RQ_KMALLOC: "kmalloc", RQ_CACHE_ALLOC: "kmem_cache_alloc", RQ_BULK_ALLOC: "kmem_cache_alloc_bulk",
-                RQ_PAGE_ALLOC: "mm_page_alloc"}
+                RQ_PAGE_ALLOC: "mm_page_alloc", RQ_PERCPU_ALLOC: "percpu_alloc_percpu"}
 
 
 class Machine(Protocol):
@@ -63,6 +64,7 @@ class VmStat(Protocol):
     def pcp(self, buf: np.ndarray) -> int: ...
     def pageblock_map(self, buf: np.ndarray, bins: int) -> int: ...
     def pageblock_types(self, buf: np.ndarray) -> int: ...
+    def percpu(self, buf: np.ndarray) -> int: ...
 
 
 class Operations(Protocol):
@@ -152,6 +154,7 @@ class Recorder:
         self.pcp = Samples(len(PCP_FIELDS))
         self.map = Samples(len(PAGEBLOCK_MAP_FIELDS))
         self.types = Samples(3)
+        self.percpu = Samples(len(PERCPU_FIELDS))
         self.markers: list[tuple[int, int, str]] = []
 
     # -- while the trace plays --------------------------------------------------------------------
@@ -175,12 +178,14 @@ class Recorder:
         self.zones.filled(t_ns, vmstat.zones(self.zones.room(nr_zones)))
         self.pcp.filled(t_ns, vmstat.pcp(self.pcp.room(nr_zones * nr_cpus)))
         self.types.filled(t_ns, vmstat.pageblock_types(self.types.room(nr_zones * len(MIGRATETYPES))))
+        self.percpu.filled(t_ns, vmstat.percpu(self.percpu.room(1)))
         if self.last_map_ns < 0 or t_ns >= self.last_map_ns + self.map_ns:
             self.sample_map(t_ns)
         self.take_events()
         for samples, flush in ((self.caches, self.flush_caches), (self.cpu_caches, self.flush_cpu_caches),
                                (self.buddy, self.flush_buddy), (self.zones, self.flush_zones),
-                               (self.pcp, self.flush_pcp), (self.types, self.flush_types)):
+                               (self.pcp, self.flush_pcp), (self.types, self.flush_types),
+                               (self.percpu, self.flush_percpu)):
             if samples.full:
                 flush()
 
@@ -260,6 +265,10 @@ class Recorder:
         self.writers.add("pageblock_map", {"t_ns": times, **self.place(rows[:, 0]),
                                            **{name: rows[:, i] for i, name in enumerate(PAGEBLOCK_MAP_FIELDS) if i}})
 
+    def flush_percpu(self) -> None:
+        rows, times = self.percpu.take()
+        self.writers.add("percpu", {"t_ns": times, **{name: rows[:, i] for i, name in enumerate(PERCPU_FIELDS)}})
+
     def flush_types(self) -> None:
         rows, times = self.types.take()
         self.writers.add("pageblock_types", {"t_ns": times, **self.place(rows[:, 0]),
@@ -311,7 +320,7 @@ class Recorder:
         if self.last_map_ns != self.last_ns:
             self.sample_map(self.last_ns)
         for flush in (self.flush_caches, self.flush_cpu_caches, self.flush_buddy, self.flush_zones, self.flush_pcp,
-                      self.flush_map, self.flush_types):
+                      self.flush_map, self.flush_types, self.flush_percpu):
             flush()
         self.take_events()
         self.writers.add("markers", {name: [marker[i] for marker in self.markers]

@@ -238,12 +238,25 @@ TABLES: tuple[Table, ...] = (
     )),
     Table("events", "rare decision of the model", (
         _T, _CPU,
-        Column("kind", "name", "", "extfrag: a block was taken from another migratetype"),
+        Column("kind", "name", "", "extfrag: a block was taken from another migratetype; hotplug: a CPU "
+               "went offline or came online"),
         Column("row", "int64", "", "trace row, from 0"),
         _NODE, _ZONE,
         Column("pfn", "int64", "pfn", "first page; -1 where it has no meaning"),
         Column("arguments", "string", "", "the other arguments as name=value", "mm_page_alloc_extfrag"),
     )),
+    Table("percpu", "sample", (
+        _T,
+        _count("chunks", "chunks, the first one included", "/sys/kernel/debug/percpu_stats nr_chunks"),
+        Column("populated_pages", "int64", "pages", "pages of one CPU's unit that are there, over all chunks"),
+        _count("units", "possible CPUs, each of which has as many"),
+        _count("areas", "areas allocated", "/sys/kernel/debug/percpu_stats nr_cur_alloc"),
+        Column("empty_pages", "int64", "pages", "populated pages without an area, of one unit",
+               "/sys/kernel/debug/percpu_stats empty_pop_pages"),
+        Column("bytes_requested", "int64", "bytes", "bytes that were asked for, on all possible CPUs"),
+        Column("bytes_allocated", "int64", "bytes", "bytes that the areas take on all possible CPUs",
+               "percpu_alloc_percpu bytes_alloc"),
+    ), "The per-CPU memory of boot is one chunk more when space is reserved for modules."),
     Table("markers", "marker in the trace", (
         _T,
         Column("row", "int64", "", "trace row, from 0"),

@@ -69,7 +69,7 @@ def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator:
     percpu = PercpuAllocator(pages, percpu_layout(config, kernel.percpu), kernel.memcg)
     slab = make_allocator(allocator, pages, config, kernel, seed)
     slab.set_kmalloc(kernel.kmalloc)
-    return Machine(pages, slab, percpu, config)
+    return Machine(pages, slab, percpu, config, kernel.pcp)
 
 
 def set_features(pages: PageAllocator, config: MachineConfig, kernel: KernelConfig) -> None:
@@ -272,6 +272,25 @@ def pcp_high(zone: Zone, batch: int, cpus: int, fraction: int) -> int:
     """Kernel: zone_highsize(), 6.1 (MODEL 3.2); ``cpus`` online on the zone's node."""
     total = int(zone.watermark_low) if fraction == 0 else zone.managed // fraction
     return max(total // max(1, cpus), 4 * batch)
+
+
+def update_pcp(zones: list[Zone], online: list[int], params: PcpParams) -> None:
+    """
+    Work out anew how many pages a CPU's lists may hold; ``online`` CPUs by node.
+
+    Kernel: zone_pcp_update() as page_alloc_cpu_dead() and page_alloc_cpu_online() call it (MODEL 13)
+    """
+    fraction = params.percpu_pagelist_high_fraction
+    if params.high >= 0 or (params.limit == "six_batches" and not fraction):
+        return
+    for zone in zones:
+        cpus = max(1, online[zone.node])
+        for pcp in zone.pcp:
+            pcp.high_min = pcp_high(zone, pcp.batch, cpus, fraction)
+            if params.limit == "auto" and not fraction:
+                pcp.high_max = pcp_high(zone, pcp.batch, cpus, _AUTO_FRACTION)
+            else:
+                pcp.high_max = pcp.high = pcp.high_min
 
 
 def set_pcp(zones: list[Zone], config: MachineConfig, params: PcpParams) -> None:

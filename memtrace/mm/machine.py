@@ -35,6 +35,7 @@ class Machine:
     percpu: PercpuAllocator
     it: Itinerary
     config: Any
+    pcp_params: Any
     nr_cpus: cython.int
     nr_nodes: cython.int
     nr_zones: cython.int
@@ -43,22 +44,33 @@ class Machine:
     deferred: cython.uchar[:]
     """By CPU: work waits for the CPU's next operation, because it does not wake an idle CPU."""
     nr_deferred: cython.int
+    online: cython.uchar[:]
+    """By CPU: is it online? See ``hotplug.py``."""
+    runs_on: cython.int[:]
+    """By CPU: who does its work; itself while it is online."""
+    nr_offline: cython.int
     exact: cython.bint
     """Pages that pre-date the trace lie where the recording says (exact dump)."""
 
-    def __init__(self, pages: PageAllocator, slab: SlabAllocator, percpu: PercpuAllocator, config: Any) -> None:
+    def __init__(
+        self, pages: PageAllocator, slab: SlabAllocator, percpu: PercpuAllocator, config: Any, pcp_params: Any
+    ) -> None:
         self.pages = pages
         self.frames = pages.frames
         self.slab = slab
         self.percpu = percpu
         self.it = pages.it
         self.config = config
+        self.pcp_params = pcp_params
         self.nr_cpus = slab.nr_cpus
         self.nr_nodes = slab.nr_nodes
         self.nr_zones = len(pages.zones)
         self.next_unknown = 0
         self.deferred = array("B", [0]) * self.nr_cpus
         self.nr_deferred = 0
+        self.online = array("B", [1]) * self.nr_cpus
+        self.runs_on = array("i", range(self.nr_cpus))
+        self.nr_offline = 0
         self.exact = False
 
     # -- objects ----------------------------------------------------------------------------------

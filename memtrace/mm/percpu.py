@@ -38,6 +38,7 @@ PCPU_EMPTY_POP_PAGES_LOW = 2
 PCPU_EMPTY_POP_PAGES_HIGH = 4
 GFP_KEPT = GFP_KERNEL | GFP_BIT_NORETRY | GFP_BIT_NOWARN
 GFP_BALANCE = GFP_NOIO | GFP_BIT_NORETRY | GFP_BIT_NOWARN
+ADOPTED_BYTES = 8
 POPULATED = b"\1"
 UNPOPULATED = b"\0"
 
@@ -49,6 +50,10 @@ class PercpuAllocator(PercpuChunks):
     atomic_alloc_failed: cython.bint
     found: PcpuChunk
     """Chunk of the area that ``find_area`` took last."""
+    slack_of: dict
+    """Pointer -> bytes of one copy that nobody asked for, of areas allocated or claimed since the start."""
+    slack: cython.longlong
+    """Their sum."""
     nr_alloc: cython.longlong
     nr_dealloc: cython.longlong
     nr_max_alloc: cython.longlong
@@ -60,6 +65,8 @@ class PercpuAllocator(PercpuChunks):
         PercpuChunks.__init__(self, pages, layout, memcg)
         self.atomic_alloc_failed = False
         self.found = self.first_chunk
+        self.slack_of = {}
+        self.slack = 0
         self.reset_statistics()
 
     def reset_statistics(self) -> None:
@@ -92,6 +99,7 @@ class PercpuAllocator(PercpuChunks):
         chunk: PcpuChunk
         path: cython.int = PATH_PERCPU_ALLOC
         atomic: cython.bint = not gfp & GFP_BIT_DIRECT_RECLAIM
+        wanted: cython.longlong = size
         align = max(align, PCPU_MIN_ALLOC_SIZE)
         size = (size + PCPU_MIN_ALLOC_SIZE - 1) & ~cython.cast(cython.longlong, PCPU_MIN_ALLOC_SIZE - 1)
         if size <= 0 or size > PCPU_MIN_UNIT_SIZE or align > PAGE_SIZE or align & (align - 1):
@@ -123,6 +131,8 @@ class PercpuAllocator(PercpuChunks):
             self.it.wake(WAKE_PERCPU, cpu)
         self.it.step(COST_PERCPU_CLEAR, self.possible)
         self.it.path = path
+        self.slack_of[self.pointer(chunk, bit)] = size - wanted
+        self.slack += size - wanted
         return self.pointer(chunk, bit)
 
     @cython.cfunc
@@ -134,6 +144,22 @@ class PercpuAllocator(PercpuChunks):
             self.it.wake(WAKE_PERCPU, cpu)
         self.it.path = PATH_PERCPU_ALLOC_FAILED
         return 0
+
+    @cython.ccall
+    def adopt(self, offset: cython.longlong) -> cython.longlong:
+        """
+        The area that pre-dates the trace and lay at this offset, -1 unknown: its pointer, or 0 when there is no room.
+
+        It is one that the starting state has there; else a new one is placed, of ``ADOPTED_BYTES``, since no event
+        tells the size of an area that is only seen being freed.
+        """
+        chunk: PcpuChunk
+        for chunk in self.live_chunks():
+            ptr: cython.longlong = self.pointer(chunk, max(offset, 0) >> PCPU_MIN_ALLOC_SHIFT)
+            if offset >= 0 and self.bit_of(ptr) >= 0 and ptr not in self.slack_of:
+                self.slack_of[ptr] = 0
+                return ptr
+        return self.alloc(ADOPTED_BYTES, ADOPTED_BYTES, False, GFP_KERNEL, 0)
 
     @cython.ccall
     def find_area(
@@ -188,6 +214,7 @@ class PercpuAllocator(PercpuChunks):
         chunk = self.chunk_of(ptr)
         self.it.step(COST_PERCPU_AREA, 1)
         self.release_area(chunk, bit)
+        self.slack -= cython.cast(cython.longlong, self.slack_of.pop(ptr, 0))
         self.nr_dealloc += 1
         if not chunk.isolated and chunk.free_bytes == self.unit_size:
             if len(self.slots[self.free_slot]) > 1 or (
@@ -334,6 +361,16 @@ class PercpuAllocator(PercpuChunks):
                 page = chunk.populated.find(UNPOPULATED, end)
             return wanted
         return wanted
+
+    @property
+    def bytes_requested(self) -> int:
+        """Bytes that were asked for, on all possible CPUs; areas that pre-date the start ask for all they have."""
+        return (int(self.area_bits) * PCPU_MIN_ALLOC_SIZE - int(self.slack)) * int(self.possible)
+
+    @property
+    def bytes_allocated(self) -> int:
+        """Bytes that all areas take on all possible CPUs."""
+        return self.full_size(int(self.area_bits) * PCPU_MIN_ALLOC_SIZE)
 
     def full_size(self, size: int) -> int:
         """

@@ -62,6 +62,8 @@ class PercpuChunks:
     nr_empty_pop_pages: cython.int
     nr_areas: cython.longlong
     """Areas that exist."""
+    area_bits: cython.longlong
+    """What they take of a unit, in bits."""
     chunks_created: cython.longlong
     chunks_destroyed: cython.longlong
 
@@ -72,6 +74,7 @@ class PercpuChunks:
         self.unit_of = array("i", layout.unit_of)
         self.node_of = array("i", layout.node_of)
         self.nr_areas = 0
+        self.area_bits = 0
         self.chunks_created = 0
         self.chunks_destroyed = 0
         self.memcg = memcg
@@ -175,6 +178,7 @@ class PercpuChunks:
         old_slot: cython.int = self.chunk_slot(chunk)
         broken: cython.int = chunk.take_area(bit, bits)
         self.nr_areas += 1
+        self.area_bits += bits
         if broken:
             self.update_empty_pages(chunk, -broken)
         self.relocate(chunk, old_slot)
@@ -183,8 +187,9 @@ class PercpuChunks:
     def release_area(self, chunk: PcpuChunk, bit: cython.int) -> cython.void:
         """Free the area that begins at a bit."""
         old_slot: cython.int = self.chunk_slot(chunk)
-        gained: cython.int = chunk.free_area(bit)
         self.nr_areas -= 1
+        self.area_bits -= cython.cast(cython.int, chunk.areas[bit])
+        gained: cython.int = chunk.free_area(bit)
         if gained:
             self.update_empty_pages(chunk, gained)
         self.relocate(chunk, old_slot)
@@ -203,6 +208,11 @@ class PercpuChunks:
     def pointer(self, chunk: PcpuChunk, bit: cython.int) -> cython.longlong:
         """Pointer of the area that begins at a bit."""
         return BASE + chunk.index * self.chunk_span + (cython.cast(cython.longlong, bit) << PCPU_MIN_ALLOC_SHIFT)
+
+    @cython.ccall
+    def offset_of(self, ptr: cython.longlong) -> cython.longlong:
+        """Byte offset of a pointer within its chunk's unit."""
+        return (ptr - BASE) % self.chunk_span
 
     @cython.ccall
     def chunk_of(self, ptr: cython.longlong) -> PcpuChunk:
@@ -312,7 +322,3 @@ class PercpuChunks:
     def populated_pages(self) -> int:
         """Pages populated, of one unit; every possible CPU has as many."""
         return sum(chunk.nr_populated for chunk in self.live_chunks())
-
-    def area_bytes(self) -> int:
-        """Bytes of all areas, of one unit."""
-        return sum(sum(chunk.areas.values()) for chunk in self.live_chunks()) * PCPU_MIN_ALLOC_SIZE

@@ -12,7 +12,7 @@ from memtrace.mm.percpu_layout import BLOCK_BITS
 
 def validate_percpu(percpu: PercpuAllocator) -> None:
     """Every chunk, and what is counted over all of them."""
-    empty = areas = 0
+    empty = areas = bits = 0
     for chunk in percpu.live_chunks():
         where = f"percpu chunk {chunk.index}"
         _validate_bits(where, chunk)
@@ -22,8 +22,10 @@ def validate_percpu(percpu: PercpuAllocator) -> None:
             if not chunk.isolated:
                 empty += chunk.nr_empty_pop_pages
         areas += len(chunk.areas)
+        bits += sum(chunk.areas.values())
     _expect("percpu: empty populated pages", percpu.nr_empty_pop_pages, empty)
     _expect("percpu: areas", percpu.nr_areas, areas)
+    _expect("percpu: bits of areas", percpu.area_bits, bits)
     listed = sum(len(slot) for slot in percpu.slots)
     _expect("percpu: chunks on lists", listed, len(percpu.live_chunks()) - (percpu.reserved_chunk is not None))
 

@@ -217,34 +217,33 @@ class Slab(SlabServing):
         self.node_cpus[node] += 1
 
     @cython.ccall
-    def cpu_dead(self, cpu: cython.int) -> cython.void:
+    def cpu_dead(self, cpu: cython.int, by: cython.int) -> cython.void:
         """
         Kernel: cpuup_canceled() (MODEL 7.9): the CPU's arrays are freed to slabs, with the node's last CPU its shared
         ones too; then every free slab of the node goes.
         """
         node: cython.int = self.pages.cpu_node[cpu]
-        worker: cython.int = 0 if cpu != 0 or self.nr_cpus == 1 else 1
         s: SlabCache
         n: KmemCacheNode
         ac: ArrayCache
         self.node_cpus[node] -= 1
-        for s in self.caches:
+        for s in reversed(self.caches):
             if s.gone:
                 continue
             n = s.nodes[node]
             n.free_limit -= s.batchcount
             ac = s.cpu_cache[cpu]
-            self.give_back(s, ac, node, ac.avail, worker)
+            self.give_back(s, ac, node, ac.avail, by)
             if self.node_cpus[node] > 0:
                 continue
-            self.give_back(s, n.shared, node, n.shared.avail, worker)
+            self.give_back(s, n.shared, node, n.shared.avail, by)
             n.shared = ArrayCache(0, 0)
-            self.drain_aliens(s, n, worker)
+            self.drain_aliens(s, n, by)
             n.alien = []
-        for s in self.caches:
+        for s in reversed(self.caches):
             if not s.gone:
                 n = s.nodes[node]
-                self.drain_freelist(s, n, n.free_slabs, worker)
+                self.drain_freelist(s, n, n.free_slabs, by)
 
     @cython.ccall
     def put_in_array(self, s: SlabCache, ac: ArrayCache, addr: cython.longlong, node: cython.int) -> cython.void:

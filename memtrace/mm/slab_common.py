@@ -496,9 +496,8 @@ class SlabAllocator:
         """A CPU of this machine is about to come back (MODEL 13); ``cpu_dead`` took it away before."""
 
     @cython.ccall
-    def cpu_dead(self, cpu: cython.int) -> cython.void:
-        """A CPU has gone (MODEL 13): what it held goes back to the slabs."""
-        raise NotImplementedError
+    def cpu_dead(self, cpu: cython.int, by: cython.int) -> cython.void:
+        """A CPU has gone (MODEL 13): what it held goes back to the slabs, on CPU ``by``; some keep nothing for it."""
 
     # -- kmalloc ----------------------------------------------------------------------------------
 

@@ -535,6 +535,16 @@ class Slub(SlubSlabs):
     # -- bulk -------------------------------------------------------------------------------------
 
     @cython.ccall
+    def cpu_dead(self, cpu: cython.int, by: cython.int) -> cython.void:
+        """Kernel: slub_cpu_dead(): flush the CPU's slab and partial list of every cache, newest cache first."""
+        i: cython.int
+        s: SlubCache
+        for i in range(len(self.caches) - 1, -1, -1):
+            s = cython.cast(SlubCache, self.caches[i])
+            if not s.gone:
+                self.flush_cpu(s, cpu, by)
+
+    @cython.ccall
     def bulk_alloc_one(self, s: KmemCache, gfp: cython.longlong, cpu: cython.int) -> cython.longlong:
         """
         One object of a kmem_cache_alloc_bulk() (MODEL 6.12, EXACT C5).

@@ -134,6 +134,7 @@ ZONE_FIELDS = (
     "boost",
 )
 PCP_FIELDS = ("zone_index", "cpu", "count", "high", "batch", "refills", "drains", "hits", "misses")
+PERCPU_FIELDS = ("chunks", "populated_pages", "units", "areas", "empty_pages", "bytes_requested", "bytes_allocated")
 PAGEBLOCK_MAP_FIELDS = (
     "zone_index",
     "start_pfn",

@@ -19,6 +19,7 @@ from memtrace.mm.constants import (
 )
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
+from memtrace.mm.percpu import PercpuAllocator
 from memtrace.mm.slab_common import SlabStat
 
 
@@ -52,6 +53,19 @@ class VmStat:
     def cpu_caches(self, buf: cython.longlong[:]) -> cython.int:
         """(cpu, cache, the allocator's counters...) of every pair that was ever used."""
         return self.slab.cpu_caches(buf)
+
+    @cython.ccall
+    def percpu(self, buf: cython.longlong[:]) -> cython.int:
+        """PERCPU_FIELDS, one row."""
+        percpu: PercpuAllocator = self.machine.percpu
+        buf[0] = len(percpu.live_chunks())
+        buf[1] = percpu.populated_pages()
+        buf[2] = percpu.possible
+        buf[3] = percpu.nr_areas
+        buf[4] = percpu.nr_empty_pop_pages
+        buf[5] = percpu.bytes_requested
+        buf[6] = percpu.bytes_allocated
+        return 1
 
     @cython.ccall
     def buddy(self, buf: cython.longlong[:]) -> cython.int:

@@ -14,7 +14,7 @@ from typing import Any
 import simpy
 
 from ..config import ReplayConfig
-from ..mm.constants import WAKE_RCU
+from ..mm.constants import WAKE_PERCPU, WAKE_RCU
 from ..mm.itinerary import Itinerary
 from ..mm.machine import Machine
 from .simtime import PRIORITY_DAEMON, at
@@ -155,11 +155,39 @@ class GracePeriods(Daemon):
                     self.slab.grace_period_over(self.due.popleft()[1])
 
 
+class PercpuBalance(Daemon):
+    """
+    The percpu allocator's worker.
+
+    Kernel: pcpu_balance_work
+    Departs: it works at once, on the CPU that asked
+    """
+
+    kinds = (WAKE_PERCPU,)
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.cpu = 0
+
+    def woken(self, kind: int, argument: int, t_ns: int) -> None:
+        """Remember on which CPU the work is queued."""
+        self.cpu = argument
+        Daemon.woken(self, kind, argument, t_ns)
+
+    def process(self, env: simpy.Environment, until_ns: int) -> Steps:
+        """Balance whenever it is asked for."""
+        while True:
+            yield self.bell.wait()
+            self.machine.it.reset()
+            self.machine.percpu.balance(self.machine.runs_on[self.cpu])
+            self.machine.it.reset()
+
+
 def make_daemons(machine: Machine, config: ReplayConfig) -> list[Daemon]:
     """The daemons that this machine's kernel runs."""
     from .slab_reaper import SlabReaper
 
-    daemons: list[Daemon] = []
+    daemons: list[Daemon] = [PercpuBalance(machine)]
     if config.allocator == "slab" and config.kernel.slab.reap:
         daemons += [SlabReaper(machine, cpu, config.kernel.slab.hz) for cpu in range(machine.nr_cpus)]
     if config.allocator == "slob":

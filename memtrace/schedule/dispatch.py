@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import cython
 import numpy as np
 
 from memtrace.errors import ModelError
+from memtrace.mm.hotplug import cpu_offline, cpu_online
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
 from memtrace.mm.page_alloc import PageAllocator
@@ -31,6 +33,7 @@ from memtrace.schedule.decider import Decider
 from memtrace.trace.cache_text import ALIGN_SHIFT, CTOR_BIT
 from memtrace.trace.requests import (
     FLAG_LAST,
+    FLAG_RESERVED,
     NR_REQUESTS,
     RQ_BULK_ALLOC,
     RQ_BULK_FREE,
@@ -39,11 +42,15 @@ from memtrace.trace.requests import (
     RQ_CACHE_DESTROY,
     RQ_CACHE_FREE,
     RQ_CACHE_SHRINK,
+    RQ_CPU_OFFLINE,
+    RQ_CPU_ONLINE,
     RQ_KFREE,
     RQ_KFREE_NULL,
     RQ_KMALLOC,
     RQ_PAGE_ALLOC,
     RQ_PAGE_FREE,
+    RQ_PERCPU_ALLOC,
+    RQ_PERCPU_FREE,
     Census,
     Requests,
 )
@@ -72,6 +79,12 @@ CAUSES = (
     ("cache_create_refused", "caches that the model could not create"),
     ("cache_destroy_refused", "caches destroyed while objects were alive in them; they stay, as in the kernel"),
     ("bulk_free_without_end", "bulk frees whose last object the trace does not show; done at the end"),
+    ("percpu_compared", "per-CPU areas allocated whose recorded place is known"),
+    ("percpu_at_recorded_offset", "of these, areas that the model put at the recorded offset"),
+    ("start_percpu_unplaced", "per-CPU areas that pre-date the trace and have no place in the model; not freed"),
+    ("model_percpu_failed", "per-CPU areas that the model could not serve"),
+    ("moved_to_online_cpu", "operations of offline CPUs, done by the next online CPU of the node, else by the next"),
+    ("cpu_event_ignored", "CPU hotplug events about CPUs that the machine does not have, or its last online one"),
 )
 """Name and meaning of everything in ``Dispatcher.counts``."""
 
@@ -194,6 +207,16 @@ class Dispatcher(Decider):
     page_failures: cython.longlong
     frees_of_nothing: cython.longlong
     open_bulk: cython.longlong
+    areas: dict
+    """By handle: pointer of the per-CPU area; none where the model has no area."""
+    areas_compared: cython.longlong
+    areas_same: cython.longlong
+    area_failures: cython.longlong
+    start_areas_unplaced: cython.longlong
+    recorded_cpu: Any
+    """CPUs of the loaded chunk before work was moved; None when none of it was."""
+    moved: cython.longlong
+    hotplug_ignored: cython.longlong
     caches_missing: cython.longlong
     creates_refused: cython.longlong
     destroys_refused: cython.longlong
@@ -235,6 +258,14 @@ class Dispatcher(Decider):
         self.page_failures = 0
         self.frees_of_nothing = 0
         self.open_bulk = 0
+        self.areas = {}
+        self.areas_compared = 0
+        self.areas_same = 0
+        self.area_failures = 0
+        self.start_areas_unplaced = 0
+        self.recorded_cpu = None
+        self.moved = 0
+        self.hotplug_ignored = 0
         self.caches_missing = 0
         self.creates_refused = 0
         self.destroys_refused = 0
@@ -249,6 +280,7 @@ class Dispatcher(Decider):
         ModelError
             When a request is not well-formed: compiled code does not look twice.
         """
+        self.count_moved()
         Decider.load(self, requests)
         self.flags = requests.flags.data
         self.node = requests.node.data
@@ -267,6 +299,8 @@ class Dispatcher(Decider):
                 f"{self.offset[bad]}; expected {self.machine.nr_cpus} CPUs, {self.machine.nr_nodes} nodes, "
                 f"{self.nr_mapped} trace caches, orders to {MAX_TRACE_ORDER}",
                 self.row[bad], self.ts_ns[bad])
+        if self.machine.nr_offline:
+            self.move_work(0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -290,6 +324,8 @@ class Dispatcher(Decider):
                 if size < 0 or size > MAX_TRACE_ORDER or self.offset[i] < 0 or self.offset[i] > 1 << MAX_TRACE_ORDER:
                     return i
                 blocks = max(blocks, handle + 1)
+                continue
+            if op >= RQ_PERCPU_ALLOC:
                 continue
             named: cython.bint = op in (RQ_CACHE_ALLOC, RQ_BULK_ALLOC) or RQ_CACHE_CREATE <= op <= RQ_CACHE_SHRINK
             if named and (self.rq_cache[i] < 0 or self.rq_cache[i] >= self.nr_mapped):
@@ -339,6 +375,12 @@ class Dispatcher(Decider):
                 self.start_pages_unplaced += 1
             else:
                 self.start_pages_placed += 1
+        for handle, (_, _, off) in enumerate(census.start_percpu):
+            ptr = self.machine.percpu.adopt(off)
+            if ptr:
+                self.areas[handle] = ptr
+            else:
+                self.start_areas_unplaced += 1
         self.pages.events.clear()
         self.it.reset()
 
@@ -401,6 +443,12 @@ class Dispatcher(Decider):
         elif op == RQ_KFREE_NULL:
             it.path = PATH_FREE_NOTHING
             it.step(COST_KFREE_NULL, 0)
+        elif op == RQ_PERCPU_ALLOC:
+            self.percpu_alloc(i)
+        elif op == RQ_PERCPU_FREE:
+            self.percpu_free(i)
+        elif op in (RQ_CPU_OFFLINE, RQ_CPU_ONLINE):
+            self.cpu_event(i, op)
         elif op == RQ_CACHE_CREATE:
             self.cache_create(i)
         elif op in (RQ_CACHE_DESTROY, RQ_CACHE_SHRINK):
@@ -572,6 +620,92 @@ class Dispatcher(Decider):
         return 0
 
     @cython.cfunc
+    def percpu_alloc(self, i: cython.int) -> cython.int:
+        ptr: cython.longlong = self.machine.percpu.alloc(
+            self.size[i], self.offset[i], self.flags[i] & FLAG_RESERVED != 0, self.gfp[i], self.cpu[i])
+        self.areas.pop(self.handle[i], None)
+        if ptr == 0:
+            self.area_failures += 1
+            self.note_failure(i, NONE)
+            return 0
+        self.areas[self.handle[i]] = ptr
+        if self.addr[i] >= 0:
+            self.areas_compared += 1
+            if self.machine.percpu.offset_of(ptr) == self.addr[i]:
+                self.areas_same += 1
+        return 0
+
+    @cython.cfunc
+    def percpu_free(self, i: cython.int) -> cython.int:
+        ptr = self.areas.pop(self.handle[i], None)
+        if ptr is None:
+            self.frees_of_nothing += 1
+        else:
+            self.machine.free_percpu(ptr, self.cpu[i])
+        return 0
+
+    # -- CPU hotplug ------------------------------------------------------------------------------
+
+    @cython.cfunc
+    def cpu_event(self, i: cython.int, op: cython.int) -> cython.int:
+        """A CPU goes offline or comes online, as recorded; unless the machine cannot follow."""
+        cpu: cython.longlong = self.size[i]
+        if cpu < 0 or cpu >= self.machine.nr_cpus or (
+                op == RQ_CPU_OFFLINE and self.machine.online[cpu]
+                and self.machine.nr_offline == self.machine.nr_cpus - 1):
+            self.hotplug_ignored += 1
+            return 0
+        self.change_cpu(cpu, op == RQ_CPU_ONLINE, self.ts_ns[i], self.row[i], i + 1)
+        return 0
+
+    def hotplug(self, cpu: int, online: bool, t_ns: int) -> None:
+        """
+        Take a CPU offline or online, when all requests up to ``t_ns`` are decided.
+
+        Raises
+        ------
+        ConfigError
+            It is the last CPU online.
+        """
+        first = 0
+        if self.requests is not None:
+            first = int(np.searchsorted(self.requests.ts_ns, t_ns, side="right"))
+        self.change_cpu(cpu, online, t_ns, -1, first)
+
+    def change_cpu(self, cpu: int, online: bool, t_ns: int, row: int, first: int) -> None:
+        """Change the model, then who does the work of the loaded chunk's requests from ``first`` on."""
+        if bool(self.machine.online[cpu]) == online:
+            return
+        told = cpu_online(self.machine, cpu) if online else cpu_offline(self.machine, cpu)
+        taker = int(self.machine.runs_on[cpu])
+        if not online:
+            waiting: BulkArray = self.bulk[cpu]
+            theirs: BulkArray = self.bulk[taker]
+            k: cython.int
+            for k in range(waiting.n):
+                theirs.add(waiting.addrs[k])
+            waiting.n = 0
+        self.events.append((t_ns, row, cpu, "hotplug", told))
+        if self.requests is not None:
+            self.move_work(first)
+
+    def move_work(self, first: int) -> None:
+        """Requests of the loaded chunk, from ``first`` on, run where the work of their CPUs is done now."""
+        requests = self.requests
+        if requests is None:
+            return
+        if self.recorded_cpu is None:
+            self.recorded_cpu = requests.cpu.copy()
+        runs_on = np.asarray(self.machine.runs_on, np.int16)
+        requests.cpu[first:] = runs_on[self.recorded_cpu[first:]]
+
+    def count_moved(self) -> None:
+        """The loaded chunk has been played: how many of its requests ran elsewhere."""
+        if self.recorded_cpu is not None and self.requests is not None:
+            self.moved += int(np.count_nonzero(self.recorded_cpu != self.requests.cpu))
+        self.recorded_cpu = None
+
+    @cython.cfunc
     def enliven(self, cache: cython.int, bytes_req: cython.longlong, bytes_alloc: cython.longlong) -> cython.void:
         """Count an object of a cache as alive (or, with negative sizes, as dead)."""
         if cache < 0:
@@ -596,6 +730,7 @@ class Dispatcher(Decider):
 
     def flush(self) -> None:
         """Free what stands in bulk arrays whose end the trace does not show; after the last request."""
+        self.count_moved()
         for cpu, bulk in enumerate(self.bulk):
             if bulk.n:
                 self.open_bulk += 1
@@ -639,6 +774,12 @@ class Dispatcher(Decider):
             "cache_create_refused": self.creates_refused,
             "cache_destroy_refused": self.destroys_refused,
             "bulk_free_without_end": self.open_bulk,
+            "percpu_compared": self.areas_compared,
+            "percpu_at_recorded_offset": self.areas_same,
+            "start_percpu_unplaced": self.start_areas_unplaced,
+            "model_percpu_failed": self.area_failures,
+            "moved_to_online_cpu": self.moved,
+            "cpu_event_ignored": self.hotplug_ignored,
         }
 
 

@@ -26,7 +26,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("page_bulk_alloc", "pages taken by the bulk page allocator (gt_page)"),
     ("page_isolated", "free pages taken or put back by compaction (gt_page); not modelled"),
     ("kfree_bulk_callbacks", "kfree_rcu arrays freed; without gt_bulk_obj rows their objects are not named"),
-    ("percpu_not_modelled", "percpu events"),
+    ("percpu_unusable", "percpu allocations without a size, and frees of NULL or of an area already free; dropped"),
     ("outcome_rows", "rows that say what the kernel did (zone_locked, drain, extfrag, gt_slab), set aside"),
     ("other_rows", "rows of events that memtrace does not use"),
     ("impossible_order", "page events with an order below 0 or above 20; dropped"),
@@ -36,6 +36,9 @@ CAUSES: tuple[tuple[str, str], ...] = (
                               "inserted there"),
     ("untraced_free_by_site", "frees that left no event and that nothing proves, of call sites whose objects mostly "
                               "end so; inserted a typical life after the allocation"),
+    ("percpu_page_owned", "page allocations and frees made by the percpu allocator itself"),
+    ("percpu_free_of_unknown", "frees of per-CPU areas that pre-date the trace; they are created at its start"),
+    ("cpu_event", "CPUs going offline or coming online"),
 )
 CAUSE_NAMES = tuple(name for name, _ in CAUSES)
 
@@ -70,7 +73,7 @@ C_PAGE_FREE_IN_PIECES = 18
 C_PAGE_BULK_ALLOC = 19
 C_PAGE_ISOLATED = 20
 C_KFREE_BULK_CALLBACKS = 21
-C_PERCPU_NOT_MODELLED = 22
+C_PERCPU_UNUSABLE = 22
 C_OUTCOME_ROWS = 23
 C_OTHER_ROWS = 24
 C_IMPOSSIBLE_ORDER = 25
@@ -78,11 +81,21 @@ C_CACHE_EVENT_UNUSABLE = 26
 C_UNTRACED_ALLOC = 27
 C_UNTRACED_FREE_BY_PAGE = 28
 C_UNTRACED_FREE_BY_SITE = 29
+C_PERCPU_PAGE_OWNED = 30
+C_PERCPU_FREE_OF_UNKNOWN = 31
+C_CPU_EVENT = 32
 
 # What became of a page event (mm_page_alloc or mm_page_free), 2 bits each in Census.page_verdict.
 PAGE_KEEP = 0  # a request
 PAGE_SLAB = 1  # the slab allocator's own
 PAGE_BATCHED = 2  # a free that takes effect at the mm_page_free_batched row of the same page
+PAGE_PERCPU = 3  # the percpu allocator's own
+
+# Whose page request it may be, by its mask: bits of Columns.gfp_slab.
+MASK_SLAB = 1  # the slab allocator's
+MASK_RECLAIMABLE = 2
+MASK_PERCPU_WORKER = 4  # the percpu balance worker's, and nobody else's
+MASK_PERCPU = 8  # that of a percpu allocation that populates its pages itself
 
 # Kinds of text, as the compiled loops need them.
 TEXT_NONE = 0

@@ -10,6 +10,7 @@ import numpy as np
 from .causes import (
     C_DOUBLE_FREE,
     C_FREE_OF_UNTRACED_ALLOC,
+    C_PERCPU_PAGE_OWNED,
     C_UNTRACED_ALLOC,
     C_UNTRACED_FREE_BY_PAGE,
     C_UNTRACED_FREE_BY_SITE,
@@ -99,7 +100,11 @@ def take_census(
     census.lost = getattr(reader, "problems", {}).get("lost_events", 0)
     _name_caches(census, scan, reader.vocab)
     census.max_handles += scan.n_start + scan.peak
+    census.start_percpu = scan.percpu.start
+    census.percpu = scan.percpu_allocs > 0
     census.max_page_handles = scan.pages.n_start + scan.pages.peak + scan.pages.max_delay
+    if not census.percpu:
+        census.max_page_handles += scan.counts[C_PERCPU_PAGE_OWNED]  # then these are ordinary pages
     census.counts.update({name: int(n) for name, n in zip(CAUSE_NAMES, scan.counts, strict=True) if n})
     if census.lost:
         census.counts["lost_events"] = census.lost
@@ -191,6 +196,8 @@ def _name_caches(census: Census, scan: CensusScan, vocab: TraceVocab) -> None:
         ended_row=np.array(scan.untraced.ended_row[ended], np.int64),
         ended_ptr=np.array(scan.untraced.ended_ptr[ended], np.uint64),
         extra_ns=extra[0], extra_row=extra[1], extra_ptr=extra[2], extra_cache=extra[3], extra_cpu=extra[4],
+        start_percpu=scan.percpu.start,
+        owns_percpu=scan.percpu_allocs > 0,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cython
 import numpy as np
 
@@ -10,6 +12,7 @@ from memtrace.trace.arrays import doubled, filled
 from memtrace.trace.causes import (
     C_ALLOC_OF_LIVE_POINTER,
     C_CACHE_EVENT_UNUSABLE,
+    C_CPU_EVENT,
     C_DOUBLE_FREE,
     C_FAILED_ALLOC,
     C_FAILED_PAGE_ALLOC,
@@ -24,12 +27,15 @@ from memtrace.trace.causes import (
     C_OUTCOME_ROWS,
     C_PAGE_BULK_ALLOC,
     C_PAGE_ISOLATED,
-    C_PERCPU_NOT_MODELLED,
+    C_PERCPU_FREE_OF_UNKNOWN,
+    C_PERCPU_UNUSABLE,
     C_SLAB_PAGE_BY_FLAGS,
     CAUSES,
     CLASS_KMALLOC,
     CLASS_SITE,
     LARGE_KMALLOC_BYTES,
+    MASK_PERCPU,
+    MASK_PERCPU_WORKER,
     MAX_CPUS,
     MAX_TRACE_ORDER,
     PTR_FRAME,
@@ -42,6 +48,7 @@ from memtrace.trace.causes import (
 from memtrace.trace.columns import Columns
 from memtrace.trace.objects_seen import ObjectsSeen
 from memtrace.trace.pages_seen import PagesSeen
+from memtrace.trace.percpu_events import PercpuAreas, page_mask, percpu_fields
 from memtrace.trace.schema import (
     EV_CACHE_ALLOC,
     EV_CACHE_ALLOC_BULK,
@@ -49,6 +56,8 @@ from memtrace.trace.schema import (
     EV_CACHE_FREE,
     EV_CACHE_FREE_BULK,
     EV_CACHE_SHRINK,
+    EV_CPU_OFFLINE,
+    EV_CPU_ONLINE,
     EV_EXTFRAG,
     EV_GT_BULK_OBJ,
     EV_GT_PAGE,
@@ -62,6 +71,7 @@ from memtrace.trace.schema import (
     EV_PAGE_FREE_BATCHED,
     EV_PCPU_DRAIN,
     EV_PERCPU_ALLOC,
+    EV_PERCPU_CREATE_CHUNK,
     EV_PERCPU_DESTROY_CHUNK,
     EV_ZONE_LOCKED,
 )
@@ -124,6 +134,9 @@ class CensusScan:
     doubled_rows: cython.longlong[:]
     n_doubled: cython.longlong
     created: list
+    percpu: Any
+    percpu_allocs: cython.longlong
+    populating: dict
     counts: cython.longlong[:]
 
     def __init__(self, cols: Columns, base: cython.ulonglong) -> None:
@@ -157,6 +170,9 @@ class CensusScan:
         self.doubled_rows = filled(n, np.int64)
         self.n_doubled = 0
         self.created = []
+        self.percpu = PercpuAreas()
+        self.percpu_allocs = 0
+        self.populating = {}
 
     @cython.ccall
     def scan(self) -> cython.void:
@@ -168,6 +184,7 @@ class CensusScan:
         order: cython.int
         frame: cython.longlong
         kind: cython.int
+        life: cython.int
         n: cython.longlong = c.n
         self.pages.reserve(n)
         while (self.n_bulk + n) // 8 + 1 > len(self.bulk_last):
@@ -198,8 +215,10 @@ class CensusScan:
                         self.counts[C_FAILED_PAGE_ALLOC] += 1
                 elif event == EV_PAGE_ALLOC:
                     kind = c.gfp_slab[c.gfp[i] + 1]
-                    self.last_life[cpu] = self.pages.alloc(
-                        frame, 1 if frame >= PTR_FRAME else 1 << order, order, False, kind)
+                    life = self.pages.alloc(frame, 1 if frame >= PTR_FRAME else 1 << order, order, False, kind)
+                    if kind >= MASK_PERCPU_WORKER:
+                        self.percpu_page(i, cpu, life, kind)
+                    self.last_life[cpu] = life
                     self.last_born[cpu] = self.pages.ordinal
                     self.pages.born_ns[self.last_life[cpu]] = c.ts_ns[i]
                     self.pages.born_row[self.last_life[cpu]] = c.row0 + i
@@ -233,11 +252,54 @@ class CensusScan:
             elif event in (EV_ZONE_LOCKED, EV_PCPU_DRAIN, EV_EXTFRAG, EV_GT_SLAB):
                 self.counts[C_OUTCOME_ROWS] += 1
             elif EV_PERCPU_ALLOC <= event <= EV_PERCPU_DESTROY_CHUNK:
-                self.counts[C_PERCPU_NOT_MODELLED] += 1
+                self.percpu_row(i, cpu, event)
+            elif event in (EV_CPU_ONLINE, EV_CPU_OFFLINE):
+                self.counts[C_CPU_EVENT] += 1
             elif EV_CACHE_CREATE <= event <= EV_CACHE_SHRINK:
                 self.cache_row(i, event)
             elif event != EV_MARKER:
                 self.counts[C_OTHER_ROWS] += 1
+
+    @cython.cfunc
+    def percpu_page(self, i: cython.longlong, cpu: cython.int, life: cython.int, kind: cython.int) -> cython.void:
+        """A page whose flags the percpu allocator uses: the worker's own, or perhaps a coming allocation's."""
+        if self.cols.order[i] != 0:
+            return
+        if kind & MASK_PERCPU_WORKER:
+            self.pages.own_percpu(life)
+        elif kind & MASK_PERCPU:
+            if self.last_life[cpu] < 0:  # an object was handed out or given back since the last page
+                self.populating[cpu] = []
+            mask = self.cols.gfp_mask[self.cols.gfp[i] + 1]
+            self.populating.setdefault(cpu, []).append((life, self.pages.ordinal, mask))
+
+    @cython.cfunc
+    def percpu_row(self, i: cython.longlong, cpu: cython.int, event: cython.int) -> cython.void:
+        """
+        A percpu event. Pages that its CPU asked for just before, with the flags that come of the area's, populate
+        the area (MODEL 12.3).
+        """
+        if event >= EV_PERCPU_CREATE_CHUNK:
+            self.counts[C_OUTCOME_ROWS] += 1
+            return
+        fields = percpu_fields(self.cols, i)
+        if not fields.ptr or (event == EV_PERCPU_ALLOC and fields.size <= 0):
+            self.counts[C_PERCPU_UNUSABLE] += 1
+            return
+        if event == EV_PERCPU_ALLOC:
+            self.percpu.alloc(fields.ptr)
+            self.percpu_allocs += 1
+            if self.last_life[cpu] >= 0:
+                mask = page_mask(fields.gfp)
+                for life, ordinal, of in self.populating.get(cpu, ()):
+                    if of == mask and self.pages.born[life] == ordinal and self.pages.owned[life] == 0:
+                        self.pages.own_percpu(life)
+            self.populating[cpu] = []
+        elif self.percpu.free(fields.ptr) < 0:
+            if self.percpu.pre_dates(fields):
+                self.counts[C_PERCPU_FREE_OF_UNKNOWN] += 1
+            else:
+                self.counts[C_PERCPU_UNUSABLE] += 1
 
     @cython.cfunc
     def cache_row(self, i: cython.longlong, event: cython.int) -> cython.void:

@@ -22,6 +22,7 @@ from memtrace.trace.causes import (
     TEXT_OTHER,
 )
 from memtrace.trace.gfp import is_slab_page_mask, parse_gfp
+from memtrace.trace.percpu_events import percpu_page_mask
 from memtrace.trace.schema import EventChunk, TraceVocab
 
 
@@ -39,7 +40,7 @@ class Columns:
     gfp_kmalloc
         By vocab.gfp code: KMALLOC_*, which of a size's caches serves a kmalloc (MODEL 5.2).
     gfp_slab
-        By vocab.gfp code: bit 0 set when a slab page may carry it, bit 1 when it is reclaimable.
+        By vocab.gfp code: whose page may carry it, MASK_* of ``causes``.
     level
         By vocab.ctx code: 0 task, 1 softirq, 2 hardirq, 3 hardirq inside softirq.
     text_kind
@@ -69,6 +70,8 @@ class Columns:
     gfp_slab: cython.uchar[:]
     level: cython.uchar[:]
     text_kind: cython.uchar[:]
+    texts: list
+    """By vocab.text code: the text."""
     cache_args: cython.longlong[:]
 
     def __init__(self) -> None:
@@ -79,6 +82,7 @@ class Columns:
         self.gfp_slab = filled(1, np.uint8)
         self.level = filled(1, np.uint8)
         self.text_kind = filled(1, np.uint8)
+        self.texts = []
         self.cache_args = filled(1, np.int64)
 
     def bind(self, chunk: EventChunk, vocab: TraceVocab) -> None:
@@ -99,12 +103,15 @@ class Columns:
         self.pfn = _view(chunk.pfn, np.int64)
         self.ctx = _view(chunk.ctx, np.int32)
         self.text = _view(chunk.text, np.int32)
+        self.texts = vocab.text.names
         known = len(self.gfp_mask) - 1
         masks = [parse_gfp(text) for text in vocab.gfp.names[known:]]
         self.gfp_mask = _extended(self.gfp_mask, masks)
         self.gfp_kmalloc = _extended(self.gfp_kmalloc, [_kmalloc_kind(mask) for mask in masks])
         self.gfp_slab = _extended(
-            self.gfp_slab, [is_slab_page_mask(mask) | (bool(mask & GFP_BIT_RECLAIMABLE) << 1) for mask in masks]
+            self.gfp_slab,
+            [is_slab_page_mask(mask) | (bool(mask & GFP_BIT_RECLAIMABLE) << 1) | percpu_page_mask(mask)
+             for mask in masks],
         )
         texts = vocab.text.names[len(self.text_kind) - 1 :]
         self.level = _extended(self.level, [_ctx_level(text) for text in vocab.ctx.names[len(self.level) - 1 :]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .requests import Census, Requests
+from .requests import RQ_CPU_OFFLINE, RQ_CPU_ONLINE, Census, Requests
 from .schema import EventChunk
 
 
@@ -28,6 +28,8 @@ class Fold:
     def __call__(self, requests: Requests, chunk: EventChunk) -> None:
         if self._deals:
             task = chunk.task[requests.row - chunk.row0]
+            plug = (requests.op == RQ_CPU_OFFLINE) | (requests.op == RQ_CPU_ONLINE)
+            requests.size = np.where(plug, np.int64(-1), requests.size)  # a recorded CPU is none of the machine's
             requests.cpu = (np.where(task >= 0, task, requests.cpu) % self._cpus).astype(np.int16)
         if int(requests.node.max()) >= self._nodes:
             requests.node = np.where(requests.node >= self._nodes, np.int16(-1), requests.node)

@@ -18,10 +18,12 @@ from memtrace.trace.causes import (
     C_PAGE_ALLOC_OF_LIVE_PFN,
     C_PAGE_FREE_OF_FREE,
     C_PAGE_FREE_OF_UNKNOWN,
+    C_PERCPU_PAGE_OWNED,
     C_SLAB_FLAGS_UNTOUCHED,
     C_SLAB_PAGE_ALLOC_OWNED,
     C_SLAB_PAGE_FREE_OWNED,
     PAGE_BATCHED,
+    PAGE_PERCPU,
     PAGE_SLAB,
 )
 from memtrace.trace.ptrmap import FrameMap
@@ -55,7 +57,7 @@ class PagesSeen:
     kind, order, left, head, born, cls, name, slab_flags
         By life: LIFE_*; order (of LIFE_START: as freed) and first frame of the block; frames not freed yet;
         ordinal of its mm_page_alloc (-1 none); allocation class and name (vocab.name) last seen on it, -1 unknown;
-        Columns.gfp_slab of its request. ``owned`` is 1 when it is the slab allocator's.
+        Columns.gfp_slab of its request. ``owned`` is PAGE_SLAB or PAGE_PERCPU when it is theirs, else 0.
     first, born_ns, born_row
         By life: the first record of its objects (-1 none); time and row of its allocation, -1 unknown.
     ended
@@ -207,11 +209,19 @@ class PagesSeen:
     def own(self, life: cython.int) -> cython.void:
         """The block turns out to be the slab allocator's."""
         k: cython.longlong = self.born[life]
-        self.owned[life] = 1
+        self.owned[life] = PAGE_SLAB
         self.live -= 1
         if k >= 0:
             self.judge(k, PAGE_SLAB)
             self.counts[C_SLAB_PAGE_ALLOC_OWNED] += 1
+
+    @cython.cfunc
+    def own_percpu(self, life: cython.int) -> cython.void:
+        """The block, which its request has just been seen of, is the percpu allocator's."""
+        self.owned[life] = PAGE_PERCPU
+        self.live -= 1
+        self.judge(self.born[life], PAGE_PERCPU)
+        self.counts[C_PERCPU_PAGE_OWNED] += 1
 
     @cython.cfunc
     def touch(self, frame: cython.longlong) -> cython.int:
@@ -273,7 +283,7 @@ class PagesSeen:
         """A block of n frames is freed: by page event ``ordinal``, or by a batched row without one."""
         life: cython.int
         i: cython.longlong
-        owned: cython.bint = False
+        owned: cython.int = 0
         live: cython.bint = False
         never: cython.bint = True
         for i in range(frame, frame + n):
@@ -282,7 +292,7 @@ class PagesSeen:
                 never = False
             if life >= 0:
                 if self.owned[life]:
-                    owned = True
+                    owned = self.owned[life]
                     if i == frame and self.kind[life] == LIFE_START:
                         self.order[life] = order  # tells a large kmalloc's block by its size
                 else:
@@ -293,9 +303,9 @@ class PagesSeen:
                     self.end_life(life)
             self.frames.put(i, FRAME_FREED)
         if owned:
-            self.counts[C_SLAB_PAGE_FREE_OWNED] += 1
+            self.counts[C_SLAB_PAGE_FREE_OWNED if owned == PAGE_SLAB else C_PERCPU_PAGE_OWNED] += 1
             if not batched:
-                self.judge(self.ordinal, PAGE_SLAB)
+                self.judge(self.ordinal, owned)
         elif never:
             self.counts[C_PAGE_FREE_OF_UNKNOWN] += 1
             if self.n_start == len(self.start_pfn):

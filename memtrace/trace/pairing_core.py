@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cython
 import numpy as np
 
@@ -18,11 +20,13 @@ from memtrace.trace.causes import (
     C_PAGE_ALLOC_OF_LIVE_PFN,
     C_PAGE_BULK_ALLOC,
     C_PAGE_FREE_IN_PIECES,
+    C_PERCPU_PAGE_OWNED,
     C_SLAB_PAGE_ALLOC_OWNED,
     C_SLAB_PAGE_FREE_OWNED,
     CAUSES,
     MAX_TRACE_ORDER,
     PAGE_BATCHED,
+    PAGE_PERCPU,
     PAGE_SLAB,
     PTR_FRAME,
     TEXT_ALLOC,
@@ -32,10 +36,12 @@ from memtrace.trace.causes import (
 )
 from memtrace.trace.columns import Columns
 from memtrace.trace.handles import HandlePool
+from memtrace.trace.percpu_events import PercpuAreas, cpu_of_event, percpu_fields
 from memtrace.trace.ptrmap import FrameMap, PtrMap
 from memtrace.trace.requests import (
     FLAG_LAST,
     FLAG_MISSED,
+    FLAG_RESERVED,
     FLAG_UNTRACED_PAGE,
     RQ_BULK_ALLOC,
     RQ_BULK_FREE,
@@ -44,12 +50,16 @@ from memtrace.trace.requests import (
     RQ_CACHE_DESTROY,
     RQ_CACHE_FREE,
     RQ_CACHE_SHRINK,
+    RQ_CPU_OFFLINE,
+    RQ_CPU_ONLINE,
     RQ_KFREE,
     RQ_KFREE_NULL,
     RQ_KMALLOC,
     RQ_MARKER,
     RQ_PAGE_ALLOC,
     RQ_PAGE_FREE,
+    RQ_PERCPU_ALLOC,
+    RQ_PERCPU_FREE,
     PairingPlan,
 )
 from memtrace.trace.schema import (
@@ -60,6 +70,8 @@ from memtrace.trace.schema import (
     EV_CACHE_FREE,
     EV_CACHE_FREE_BULK,
     EV_CACHE_SHRINK,
+    EV_CPU_OFFLINE,
+    EV_CPU_ONLINE,
     EV_GT_BULK_OBJ,
     EV_GT_PAGE,
     EV_KFREE,
@@ -68,6 +80,8 @@ from memtrace.trace.schema import (
     EV_PAGE_ALLOC,
     EV_PAGE_FREE,
     EV_PAGE_FREE_BATCHED,
+    EV_PERCPU_ALLOC,
+    EV_PERCPU_FREE,
 )
 
 DIRECT_MAP_BITS = 52
@@ -124,6 +138,8 @@ class Pairer:
     left: cython.int[:]
     pending_order: cython.int[:]
     counts: cython.longlong[:]
+    percpu: Any
+    owns_percpu: cython.bint
     n: cython.longlong
     row: cython.longlong[:]
     ts_ns: cython.longlong[:]
@@ -177,6 +193,8 @@ class Pairer:
         self.pending_order = filled(n, np.int32)
         for handle, (frame, order) in enumerate(zip(plan.start_frame.tolist(), start_order.tolist(), strict=True)):
             self.place(handle, frame, order)
+        self.percpu = PercpuAreas(list(plan.start_percpu))
+        self.owns_percpu = plan.owns_percpu
         self.counts = filled(len(CAUSES), np.int64)
         self.allocate(1024)
 
@@ -289,6 +307,11 @@ class Pairer:
                 self.bulk_row(i, event)
             elif event == EV_GT_PAGE:
                 self.gt_page(i)
+            elif event in (EV_PERCPU_ALLOC, EV_PERCPU_FREE):
+                self.percpu_row(i, event)
+            elif event in (EV_CPU_OFFLINE, EV_CPU_ONLINE):
+                self.emit(i, RQ_CPU_OFFLINE if event == EV_CPU_OFFLINE else RQ_CPU_ONLINE, 0, -1, -1,
+                          cpu_of_event(c, i), -1)
             elif event == EV_CACHE_CREATE:
                 self.cache_row(i, RQ_CACHE_CREATE)
             elif event == EV_CACHE_DESTROY:
@@ -407,6 +430,26 @@ class Pairer:
         return self.emit(i, op, 0, handle, self.cache[handle], -1, self.address(ptr))
 
     @cython.cfunc
+    def percpu_row(self, i: cython.longlong, event: cython.int) -> cython.void:
+        """A per-CPU area is allocated or freed; what cannot be used, the census counted."""
+        fields = percpu_fields(self.cols, i)
+        k: cython.longlong
+        if not fields.ptr:
+            return
+        if event == EV_PERCPU_FREE:
+            handle = self.percpu.free(fields.ptr)
+            if handle >= 0:
+                self.emit(i, RQ_PERCPU_FREE, 0, handle, -1, -1, -1)
+        elif fields.size > 0:
+            handle, missed = self.percpu.alloc(fields.ptr)
+            if missed >= 0:
+                self.emit(i, RQ_PERCPU_FREE, FLAG_MISSED, missed, -1, -1, -1)
+            k = self.emit(i, RQ_PERCPU_ALLOC, FLAG_RESERVED if fields.reserved else 0, handle, -1, fields.size,
+                          fields.off)
+            self.offset[k] = min(fields.align, 1 << 30)
+            self.gfp[k] = fields.gfp
+
+    @cython.cfunc
     def cache_row(self, i: cython.longlong, op: cython.int) -> cython.void:
         """A cache is created, destroyed or shrunk."""
         c: Columns = self.cols
@@ -457,8 +500,12 @@ class Pairer:
             self.counts[C_IMPOSSIBLE_ORDER] += 1
         elif frame < 0:
             self.counts[C_FAILED_PAGE_ALLOC] += 1 if event == EV_PAGE_ALLOC else 0
-        elif verdict == PAGE_SLAB:
-            if event == EV_PAGE_ALLOC:
+        elif verdict == PAGE_SLAB or (verdict == PAGE_PERCPU and self.owns_percpu):
+            if verdict == PAGE_PERCPU:
+                self.counts[C_PERCPU_PAGE_OWNED] += 1
+                if event == EV_PAGE_ALLOC:
+                    self.free_missed(i, frame, 1)
+            elif event == EV_PAGE_ALLOC:
                 self.counts[C_SLAB_PAGE_ALLOC_OWNED] += 1
                 self.free_missed(i, frame, 1 if frame >= PTR_FRAME else 1 << order)
             else:

@@ -26,11 +26,16 @@ RQ_MARKER = 10  # take a sample; size = vocab.text code
 RQ_CACHE_CREATE = 11  # cache as above; size = object size, addr = what cache_text.parse_cache_text gives
 RQ_CACHE_DESTROY = 12
 RQ_CACHE_SHRINK = 13
-NR_REQUESTS = 14
+RQ_PERCPU_ALLOC = 14  # size = bytes for each CPU, offset = alignment, addr = recorded offset in a unit or -1
+RQ_PERCPU_FREE = 15
+RQ_CPU_OFFLINE = 16  # size = the CPU
+RQ_CPU_ONLINE = 17
+NR_REQUESTS = 18
 
 FLAG_LAST = 1  # last object of its bulk array on this CPU; of RQ_PAGE_FREE: the handle ends with it
 FLAG_MISSED = 2  # not in the trace: a free that must have happened (its pointer was handed out again)
 # (A missed RQ_PAGE_FREE and the free of a whole block are offset 0 and the block's order, with FLAG_LAST.)
+FLAG_RESERVED = 8  # a per-CPU area of a module, from the reserved chunk
 FLAG_UNTRACED_PAGE = 4  # gt_page bulk_alloc: taken by __alloc_pages_bulk, which skips mm_page_alloc
 
 REQUEST_COLUMNS: tuple[tuple[str, Any], ...] = (
@@ -133,6 +138,10 @@ class Census:
     """Objects alive at once, at most, over the whole trace."""
     max_page_handles: int = 0
     """Page blocks alive at once: a bound, a little above the true number."""
+    start_percpu: list[tuple[int, int, int]] = field(default_factory=list)
+    """(pointer, base_addr, off) as recorded, -1 unknown, of per-CPU areas alive at the start, by handle."""
+    percpu: bool = False
+    """The trace shows per-CPU allocations, so their pages are the model's to ask for."""
     events: dict[str, int] = field(default_factory=dict)
     """Rows by event name."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -172,6 +181,8 @@ class PairingPlan:
         Requests that left no event and whose time is estimated, ascending: an allocation (``extra_cache`` is its
         Census.caches index) or a free (-1) on ``extra_cpu`` of the object ``extra_ptr``, before the first row that is
         neither before ``extra_ns`` nor before ``extra_row``.
+    start_percpu, owns_percpu
+        ``Census.start_percpu`` and ``Census.percpu``.
     """
 
     start_ptr: np.ndarray
@@ -189,3 +200,5 @@ class PairingPlan:
     extra_ptr: np.ndarray
     extra_cache: np.ndarray
     extra_cpu: np.ndarray
+    start_percpu: list[tuple[int, int, int]] = field(default_factory=list)
+    owns_percpu: bool = False

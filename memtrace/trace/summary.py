@@ -22,7 +22,6 @@ from .schema import (
     EV_MARKER,
     EV_PAGE_ALLOC,
     EV_PAGE_FREE,
-    EV_PERCPU_ALLOC,
     NO_NODE,
     EventChunk,
 )
@@ -280,8 +279,6 @@ def _notes(scan: _Scan, reader: TraceReader) -> list[str]:
     elif kinds[EV_KFREE] or kinds[EV_CACHE_FREE]:
         notes.append("Bulk allocations and frees (maple_node, kfree_rcu, network buffers) leave no events: some "
                      "objects appear or vanish unseen.")  # fmt: skip
-    if kinds[EV_PERCPU_ALLOC]:
-        notes.append("percpu events are counted and not replayed.")
     if reader.problems.get("lost_events"):
         notes.append("Events were lost while recording: everything after the first loss is uncertain.")
     return notes

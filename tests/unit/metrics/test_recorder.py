@@ -14,7 +14,15 @@ from memtrace.metrics.fragmentation import indexes
 from memtrace.metrics.recorder import Recorder
 from memtrace.metrics.schema import TABLES, arrow_schema
 from memtrace.metrics.tables import TableWriters
-from memtrace.mm.stats import CACHE_FIELDS, MIGRATETYPES, PAGEBLOCK_MAP_FIELDS, PCP_FIELDS, SLUB_STATS, ZONE_FIELDS
+from memtrace.mm.stats import (
+    CACHE_FIELDS,
+    MIGRATETYPES,
+    PAGEBLOCK_MAP_FIELDS,
+    PCP_FIELDS,
+    PERCPU_FIELDS,
+    SLUB_STATS,
+    ZONE_FIELDS,
+)
 from memtrace.trace.requests import RQ_KMALLOC, RQ_PAGE_ALLOC
 
 CACHES = ["kmalloc-8", "dentry", "<b>µ"]
@@ -75,6 +83,9 @@ class Machine:
 
     def pageblock_types(self, buf: np.ndarray) -> int:
         return self.fill(buf, 10, 3, np.repeat([0, 1], 5), np.tile(range(5), 2))
+
+    def percpu(self, buf: np.ndarray) -> int:
+        return self.fill(buf, 1, len(PERCPU_FIELDS))
 
     def live_bytes(self, nr_caches: int) -> tuple[np.ndarray, np.ndarray]:
         return np.arange(nr_caches) * 10, np.arange(nr_caches) * 12

@@ -12,6 +12,7 @@ from memtrace.mm.stats import (
     COMMON_STATS,
     PAGEBLOCK_MAP_FIELDS,
     PCP_FIELDS,
+    PERCPU_FIELDS,
     SLAB_STATS,
     SLOB_STATS,
     SLUB_STATS,
@@ -49,6 +50,8 @@ PINNED = {
     "failures": "t_ns:int64 cpu:int16 event:name order:int16 gfp_flags:name reason:name row:int64 bytes_req:int64 "
                 "cache:name",
     "events": "t_ns:int64 cpu:int16 kind:name row:int64 node:int16 zone:name pfn:int64 arguments:string",
+    "percpu": "t_ns:int64 chunks:int64 populated_pages:int64 units:int64 areas:int64 empty_pages:int64 "
+              "bytes_requested:int64 bytes_allocated:int64",
     "markers": "t_ns:int64 row:int64 text:string",
 }
 
@@ -60,6 +63,7 @@ def test_names_and_types() -> None:
 def test_the_model_samples_what_the_schema_lists() -> None:
     columns = {table.name: table.names for table in TABLES}
     assert columns["caches"][2:-2] == CACHE_FIELDS
+    assert columns["percpu"][1:] == PERCPU_FIELDS
     counters = set(columns["cpu_caches"][3:])
     assert counters == {*SLUB_STATS, *SLAB_STATS, *SLOB_STATS}
     assert columns["cpu_caches"][3:9] == COMMON_STATS

@@ -220,7 +220,7 @@ def test_markers_and_outcomes() -> None:
     assert ops(stream, n, "op", "size") == [(RQ_MARKER, 0)]
     assert census.events["sched_switch"] == 1
     counts = census.counts
-    assert (counts["outcome_rows"], counts["other_rows"], counts["percpu_not_modelled"]) == (1, 1, 1)
+    assert (counts["outcome_rows"], counts["other_rows"], counts["percpu_unusable"]) == (1, 1, 1)
 
 
 def test_span_cpus_and_an_order_that_cannot_be() -> None:
