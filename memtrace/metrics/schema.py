@@ -88,6 +88,20 @@ _SLUB_STAGES = (
     ("cpu_partial_drain", "CPU partial lists moved to the node's"),
 )
 
+_SHEAF_STAGES = (
+    ("alloc_cpu_sheaf", "allocations from the CPU's sheaf"),
+    ("free_cpu_sheaf", "frees to the CPU's sheaf"),
+    ("free_rcu_sheaf", "objects collected in a sheaf that RCU frees"),
+    ("sheaf_flush", "objects given from a sheaf to their slabs"),
+    ("sheaf_refill", "objects taken from slabs to fill a sheaf"),
+    ("sheaf_alloc", "sheaves newly made"),
+    ("sheaf_free", "sheaves given up"),
+    ("barn_get", "full sheaves taken from the node's barn"),
+    ("barn_get_fail", "times the barn had none"),
+    ("barn_put", "full sheaves put into the barn"),
+    ("barn_put_fail", "times the barn had no room"),
+)
+
 _SLAB_STAGES = (
     ("allocmiss", "allocations that found the CPU's array empty", "cpustat allocmiss"),
     ("freemiss", "frees that found the CPU's array full", "cpustat freemiss"),
@@ -130,6 +144,7 @@ TABLES: tuple[Table, ...] = (
         _T, _CPU, _CACHE,
         *(_count(name, meaning, f"/sys/kernel/slab/*/{name}") for name, meaning in _STAGES),
         *(_count(name, f"SLUB: {meaning}", f"/sys/kernel/slab/*/{name}") for name, meaning in _SLUB_STAGES),
+        *(_count(name, f"SLUB with sheaves: {meaning}", f"/sys/kernel/slab/*/{name}") for name, meaning in _SHEAF_STAGES),
         *(_count(name, f"SLAB: {meaning}", f"/proc/slabinfo {source}") for name, meaning, source in _SLAB_STAGES),
     ), "Counters since the replay began. A cache that a CPU has not used yet has no row. What the "
        "replay's slab allocator does not have is 0."),

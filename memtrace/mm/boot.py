@@ -29,6 +29,7 @@ from memtrace.mm.slab import Slab
 from memtrace.mm.slab_common import SlabAllocator
 from memtrace.mm.slob import Slob
 from memtrace.mm.slub import Slub
+from memtrace.mm.slub_sheaves import SheafSlub
 
 ALLOCATORS = ("slub", "slab", "slob")
 """The slab allocators that ``make_allocator`` knows."""
@@ -96,7 +97,8 @@ def make_allocator(
 ) -> SlabAllocator:
     """The one slab allocator of a machine."""
     if name == "slub":
-        return Slub(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed, config.bits // 8)
+        kind = SheafSlub if kernel.slub.sheaf_capacity else Slub
+        return kind(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed, config.bits // 8)
     if name == "slab":
         return Slab(
             pages, config.cpus, config.nodes, kernel.memcg, kernel.slab, config.bits // 8, config.possible_cpus

@@ -74,6 +74,7 @@ ZERO_SIZE_PTR = 16
 # Object marks in a slab's next array: the index of the next free object, or one of these.
 OBJ_END = -1  # last on its freelist
 OBJ_LIVE = -2  # handed out
+OBJ_SHEAF = -3  # in a sheaf
 
 # SLAB: lists of a node that a slab can be on, and states of an object.
 SLABS_PARTIAL = 0

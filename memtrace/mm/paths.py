@@ -51,6 +51,12 @@ PATHS = (
     ("free", "flush_slabs"),
     ("free", "alien"),
     ("free", "alien_drain"),
+    ("alloc", "sheaf"),
+    ("alloc", "barn"),
+    ("alloc", "sheaf_refill"),
+    ("free", "sheaf"),
+    ("free", "barn"),
+    ("free", "sheaf_flush"),
 )
 NR_PATHS = len(PATHS)
 PATH_ALLOC_FAST = 0
@@ -94,6 +100,12 @@ PATH_FREE_FLUSH_SHARED = 37  # SLAB: a batch of the array to the shared array
 PATH_FREE_FLUSH_SLABS = 38  # SLAB: a batch of the array to slabs
 PATH_FREE_ALIEN = 39  # SLAB: object of another node
 PATH_FREE_ALIEN_DRAIN = 40  # SLAB: the same, and the full alien array was emptied
+PATH_ALLOC_SHEAF = 41
+PATH_ALLOC_BARN = 42
+PATH_ALLOC_SHEAF_REFILL = 43
+PATH_FREE_SHEAF = 44
+PATH_FREE_BARN = 45
+PATH_FREE_SHEAF_FLUSH = 46
 
 # Cost classes: a step costs fixed_ns + count * per_ns of its class (data/costs.toml names each by this key).
 COSTS = (
@@ -122,6 +134,8 @@ COSTS = (
     "slab_lists",  # SLAB, under list_lock: objects taken from, or put back into, slabs; count = objects
     "slab_alien",  # SLAB, under the alien array's lock: push on it; count 0
     "slab_grow",  # SLAB: build a slab; count = objects
+    "slub_sheaf",  # take an object from, or put one on, a sheaf; count 0
+    "slub_barn",  # under the barn's lock; count = sheaves moved
 )
 COST_SLUB_FAST = 0
 COST_SLUB_REFILL = 1
@@ -148,3 +162,5 @@ COST_SLAB_MOVE = 21
 COST_SLAB_LISTS = 22
 COST_SLAB_ALIEN = 23
 COST_SLAB_GROW = 24
+COST_SLUB_SHEAF = 25
+COST_SLUB_BARN = 26

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cython
 
-from memtrace.mm.constants import NIL, OBJ_LIVE
+from memtrace.mm.constants import NIL, OBJ_LIVE, OBJ_SHEAF
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_slabs import SlubCache
 from memtrace.mm.validate import fail
@@ -75,11 +75,14 @@ def _validate_slab(slub: Slub, s: SlubCache, row: cython.int, private_head: cyth
     if slub.sl_objects[row] - own != slub.sl_inuse[row]:
         fail(f"{where}: inuse", slub.sl_inuse[row], slub.sl_objects[row] - own)
     handed_out: cython.int = 0
+    in_sheaves: cython.int = 0
     for idx in range(slub.sl_objects[row]):
         if slub.obj_next[slub.sl_seg[row] + idx] == OBJ_LIVE:
             handed_out += 1
-    if handed_out + len(seen) != slub.sl_objects[row]:
-        fail(f"{where}: live + free objects", handed_out + len(seen), slub.sl_objects[row])
+        elif slub.obj_next[slub.sl_seg[row] + idx] == OBJ_SHEAF:
+            in_sheaves += 1
+    if handed_out + in_sheaves + len(seen) != slub.sl_objects[row]:
+        fail(f"{where}: live + free objects", handed_out + in_sheaves + len(seen), slub.sl_objects[row])
     return handed_out
 
 

@@ -32,6 +32,32 @@ SLUB_STATS = (
     "cpu_partial_drain",
 )
 NR_SLUB_STATS = 26
+# What 6.18 counts beside these, in the caches that have sheaves.
+SHEAF_STATS = (
+    "alloc_cpu_sheaf",
+    "free_cpu_sheaf",
+    "free_rcu_sheaf",
+    "sheaf_flush",
+    "sheaf_refill",
+    "sheaf_alloc",
+    "sheaf_free",
+    "barn_get",
+    "barn_get_fail",
+    "barn_put",
+    "barn_put_fail",
+)
+NR_SHEAF_STATS = 11
+ALLOC_CPU_SHEAF = 0
+FREE_CPU_SHEAF = 1
+FREE_RCU_SHEAF = 2
+SHEAF_FLUSH = 3
+SHEAF_REFILL = 4
+SHEAF_ALLOC = 5
+SHEAF_FREE = 6
+BARN_GET = 7
+BARN_GET_FAIL = 8
+BARN_PUT = 9
+BARN_PUT_FAIL = 10
 ALLOC_FASTPATH = 0
 ALLOC_SLOWPATH = 1
 FREE_FASTPATH = 2

@@ -289,8 +289,9 @@ def df_hits(run: RunFrames) -> pd.DataFrame:
     """Allocations at the end of the run by cpu and cache: columns cpu, cache, hits, allocs (counts)."""
     rows = run.last("cpu_caches")
     return pd.DataFrame({"cpu": rows["cpu"].astype("int64"), "cache": rows["cache"].astype(object),
-                         "hits": rows["alloc_fastpath"].astype("int64"),
-                         "allocs": (rows["alloc_fastpath"] + rows["alloc_slowpath"]).astype("int64")})
+                         "hits": (rows["alloc_fastpath"] + rows["alloc_cpu_sheaf"]).astype("int64"),
+                         "allocs": (rows["alloc_fastpath"] + rows["alloc_slowpath"]
+                                    + rows["alloc_cpu_sheaf"]).astype("int64")})
 
 
 def df_locks(run: RunFrames) -> pd.DataFrame:
