@@ -1,380 +1,95 @@
 """
-A recorded SLUB kernel, request by request: does the model choose the same object, slab and moment?
+A recorded SLUB kernel, request by request: does the model choose the same object, slab and moment? (EXACT C)
 
-The model starts from an exact dump and gets the recorded pages. After a wrong choice the recorded one is forced and
-counted, so that each choice is judged from the kernel's own state (EXACT C).
+The model starts from an exact dump and gets the recorded pages; requests come in the kernel's order, as far as the
+trace tells it. Every choice is `mm.slub.Slub`'s.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from typing import cast
+from collections import Counter
+from typing import TYPE_CHECKING
 
-import numpy as np
+from memtrace.machines import machine_from_exact
+from memtrace.run import REPLAYED
+from memtrace.start import Start, lay_out_start
 
-from memtrace.fidelity.recorded_pages import RecordedPages
-from memtrace.fidelity.slub_forcing import SlubForcing
-from memtrace.fidelity.slub_lists import DumpComparison, compare_dump
-from memtrace.fidelity.slub_script import (
-    DO_ALLOC,
-    DO_BULK_ALLOC,
-    DO_BULK_EARLY,
-    DO_BULK_FREE,
-    DO_BYPASS,
-    DO_DUMP,
-    DO_FREE,
-    DO_HOLD,
-    DO_PAGE_ALLOC,
-    DO_PAGE_FREE,
-    Script,
-)
-from memtrace.mm.constants import SLAB_TYPESAFE_BY_RCU
-from memtrace.mm.machine import Machine
-from memtrace.mm.slub import Slub
-from memtrace.snapshot.exact_dump import ExactDump
-from memtrace.trace.requests import RQ_KMALLOC
+from .slub_driver import BURST_ROWS, ForcedSlub, SlubDriver
+from .slub_lists import COUNTERS, DumpComparison
+from .slub_script import write_script
+from .table import FORCED, Table
 
-BURST_ROWS = 3000
-"""Wrong objects of one cache less than this many rows apart have one cause."""
+if TYPE_CHECKING:
+    from memtrace.mm.machine import Machine
+    from memtrace.snapshot.exact_dump import ExactDump
+    from memtrace.trace.source import TraceReader
+
+    from .recording import Recording
+
+OBJECTS = "objects at the recorded address"
+BULK_OBJECTS = "bulk objects at the recorded address"
+NEW_SLABS = "new slabs taken when the kernel took one"
+FREED_SLABS = "slabs given back by the recorded operation"
+COUNTER_SUMS = "SLUB counters, summed differences"
+WHOLE = "whole trace"
 
 
-@dataclass(slots=True)
-class ForcedSlub:
+def force_slub(recording: Recording, table: Table) -> None:
     """
-    What a forced replay found.
+    Force SLUB from the start dump to the end of the trace, and compare at every later dump.
 
-    Attributes
-    ----------
-    objects, objects_right
-        Objects allocated one by one, by cache index: compared, and at the recorded address.
-    bulk, bulk_right
-        The same of bulk allocations.
-    new_slabs, new_slabs_right
-        Slabs that the kernel took, by cache index; of these, when the model had no free object either.
-    freed, freed_right
-        Slabs that the kernel gave back; of these, by the same operation in the model.
-    repairs
-        Kind -> times.
-    wrong
-        (row, cache index) of each wrong object.
-    dumps
-        What lists and counters were like at each later dump.
+    Needs exact dumps of a SLUB kernel; without one it adds a note to the table instead of rows.
     """
-
-    objects: Counter[int] = field(default_factory=Counter)
-    objects_right: Counter[int] = field(default_factory=Counter)
-    bulk: Counter[int] = field(default_factory=Counter)
-    bulk_right: Counter[int] = field(default_factory=Counter)
-    new_slabs: Counter[int] = field(default_factory=Counter)
-    new_slabs_right: Counter[int] = field(default_factory=Counter)
-    freed: int = 0
-    freed_right: int = 0
-    repairs: Counter[str] = field(default_factory=Counter)
-    wrong: list[tuple[int, int]] = field(default_factory=list)
-    dumps: list[DumpComparison] = field(default_factory=list)
-
-    @property
-    def bursts(self) -> int:
-        """Wrong objects, those of one cache less than ``BURST_ROWS`` rows apart counted once."""
-        last: dict[int, int] = {}
-        n = 0
-        for row, cache in self.wrong:
-            n += row - last.get(cache, -BURST_ROWS) >= BURST_ROWS
-            last[cache] = row
-        return n
+    start = recording.start
+    if start is None or start.dump is None or start.dump.allocator != "slub":
+        table.notes.append("SLUB's objects were not forced: that needs an exact dump of a SLUB kernel to start from.")
+        return
+    with recording.open(REPLAYED) as reader:
+        machine, found = replay_forced(reader, recording, start.dump)
+    _objects(table, machine, found)
+    for comparison in found.dumps:
+        _dump(table, comparison)
+    for kind, n in found.repairs.items():
+        table.repair(f"SLUB: {kind}", n)
+    for kind, n in found.order.items():
+        table.repair(f"SLUB, order only: {kind}", n)
 
 
-class _Forced:
-    """One forced replay."""
-
-    def __init__(self, machine: Machine, script: Script, cache_map: np.ndarray, dumps: dict[int, ExactDump],
-                 start: ExactDump) -> None:
-        self.script = script
-        self.slub = cast(Slub, machine.slab)
-        self.pages = RecordedPages(machine.pages)
-        self.slub.pages = self.pages
-        self.slub.defrag_ratio = 1023
-        self.forcing = SlubForcing(self.slub, self.pages)
-        self.cache_map = cache_map.tolist()
-        self.dumps = dumps
-        self.start = start
-        self.out = ForcedSlub()
-        self.held: set[int] = set()
-        self.done: set[int] = set()
-        self.early: set[int] = set()
-        """Slabs that the model has given back and whose recorded mm_page_free is still to come."""
-        self.group: dict[tuple[int, int], array[int]] = defaultdict(lambda: array("q"))
-        self.kmalloc: dict[tuple[int, int], int] = {}
-        self.row = 0
-
-    def run(self) -> ForcedSlub:
-        script = self.script
-        do = {
-            DO_ALLOC: self.alloc, DO_BULK_ALLOC: self.alloc, DO_FREE: self.free, DO_BULK_FREE: self.bulk_free,
-            DO_HOLD: self.hold, DO_BYPASS: self.bypass, DO_BULK_EARLY: self.bulk_early,
-            DO_PAGE_ALLOC: self.page_alloc, DO_PAGE_FREE: self.page_free, DO_DUMP: self.dump,
-        }
-        for action, argument, row in zip(script.action, script.argument, script.row, strict=True):
-            self.row = row
-            do[action](argument)
-        return self.out
-
-    def cache(self, i: int) -> int:
-        """The machine's cache of allocation i."""
-        rq = self.script.requests
-        if rq["op"][i] != RQ_KMALLOC:
-            return self.cache_map[rq["cache"][i]]
-        key = (rq["size"][i], rq["gfp"][i])
-        found = self.kmalloc.get(key)
-        if found is None:
-            found = self.kmalloc[key] = self.forcing.kmalloc_cache(*key)
-        return found
-
-    # -- allocations ------------------------------------------------------------------------------
-
-    def alloc(self, i: int) -> None:
-        """One object, at its row or earlier."""
-        if i in self.done:
-            self.done.remove(i)
-            return
-        script, forcing = self.script, self.forcing
-        rq = script.requests
-        cpu, node, want = rq["cpu"][i], rq["node"][i], rq["addr"][i]
-        bulk = script.array_begin[i] >= 0
-        cache = self.cache(i)
-        page = script.page.get(i)
-        if page is not None:
-            if i not in self.held:
-                self.hold(i)
-            self.held.discard(i)
-            got = forcing.finish(cache, node, cpu, *page)
-        else:
-            got = forcing.alloc(cache, node, cpu, bulk)
-        if self.pages.freed:
-            self.note_freed(cache)
-        if want < 0:
-            return
-        compared, right = (self.out.bulk, self.out.bulk_right) if bulk else (self.out.objects, self.out.objects_right)
-        compared[cache] += 1
-        if got == want:
-            right[cache] += 1
-        else:
-            self.out.wrong.append((self.row, cache))
-            self.put_right(cache, node, cpu, bulk, want, got)
-
-    def put_right(self, cache: int, node: int, cpu: int, bulk: bool, want: int, got: int) -> None:
-        """The kernel handed out ``want``, the model ``got`` (0: nothing)."""
-        forcing, slub, repairs = self.forcing, self.slub, self.out.repairs
-        refill = forcing.was_refill()
-        if got:
-            forcing.give_back(cache, got, cpu)
-        slab = forcing.slab_at(want)
-        if slab < 0 or slub.caches[slub.sl_cache[slab]].index != cache:
-            repairs["object of a slab that the model does not have"] += 1
-            return
-        if slub.is_live(want):
-            repairs["object that the model holds handed out"] += 1
-            return
-        s = slub.caches[cache]
-        if got and s.c_slab[cpu] != slab and self.had_nothing_left(cache, cpu):
-            got = forcing.alloc(cache, node, cpu, bulk)
-            if got == want:
-                return
-            refill = forcing.was_refill()
-            if got:
-                forcing.give_back(cache, got, cpu)
-        if s.c_slab[cpu] != slab:
-            if forcing.exchange(cache, want, cpu):
-                repairs["another slab"] += 1
-                refill = True
-            else:
-                repairs["object of another CPU's slab"] += 1
-        else:
-            repairs["another object of the slab"] += 1
-        if not (refill and forcing.is_refill_below(cache, want, cpu)):
-            forcing.take_out(want)
-
-    def had_nothing_left(self, cache: int, cpu: int) -> bool:
-        """
-        The model found an object in the cpu slab, the kernel did not. Whether that has been put right.
-
-        The request is then as if it had not been made.
-        """
-        forcing = self.forcing
-        if forcing.was_fast():
-            forcing.uncount(cache, cpu)
-            forcing.use_up(cache, cpu)
-            self.out.repairs["cpu slab was used up"] += 1
-            return True
-        if forcing.was_refill():
-            freer = self.script.futures.freed_by(forcing.first_freed(cache, cpu), self.row)
-            if freer >= 0 and freer != cpu:
-                forcing.uncount(cache, cpu)
-                forcing.free_after_bypass(cache, cpu, freer)
-                self.out.repairs["cpu slab was full before others freed"] += 1
-                return True
-        return False
-
-    def hold(self, i: int) -> None:
-        """What allocation i does before it asks for a page, at the place where it asks."""
-        script, forcing = self.script, self.forcing
-        rq = script.requests
-        cpu, node = rq["cpu"][i], rq["node"][i]
-        cache = self.cache(i)
-        begin = script.array_begin[i]
-        if begin >= 0:
-            for j in range(begin, i):
-                if script.array_begin[j] == begin and j not in self.done:
-                    self.alloc(j)
-                    self.done.add(j)
-        self.out.new_slabs[cache] += 1
-        right = True
-        while not forcing.hold(cache, node, cpu):
-            right = False
-            if forcing.was_from_node():
-                forcing.undo_node_partial(cache, cpu)
-                break
-            if not self.had_nothing_left(cache, cpu):
-                forcing.uncount(cache, cpu)
-                forcing.use_up(cache, cpu)
-        self.out.new_slabs_right[cache] += right
-        self.out.repairs["new slab although the model had objects"] += not right
-        self.held.add(i)
-
-    def bypass(self, i: int) -> None:
-        if i not in self.done and self.forcing.bypass(self.cache(i), self.script.requests["cpu"][i]):
-            self.out.repairs["(order) stage D before an interrupt"] += 1
-
-    def bulk_early(self, i: int) -> None:
-        """Bulk allocation from request i on: what the kernel had done before the interrupt at this row."""
-        script = self.script
-        rq = script.requests
-        cpu, begin = rq["cpu"][i], script.array_begin[i]
-        j = begin
-        while j < len(script.array_begin) and (script.array_begin[j] == begin or rq["cpu"][j] != cpu):
-            if script.array_begin[j] == begin and j not in self.done:
-                if j in script.page or self.forcing.next_object(self.cache(j), cpu) != rq["addr"][j]:
-                    break
-                self.alloc(j)
-                self.done.add(j)
-                self.out.repairs["(order) bulk object before an interrupt"] += 1
-            j += 1
-        else:
-            return
-        if script.array_begin[j] == begin:
-            self.bypass(j)
-
-    # -- frees ------------------------------------------------------------------------------------
-
-    def free(self, i: int) -> None:
-        rq = self.script.requests
-        addr = rq["addr"][i]
-        slab = self.forcing.slab_at(addr)
-        if slab < 0:
-            self.out.repairs["(none) free of a page's memory"] += 1
-            return
-        self.see_live(addr)
-        self.slub.slab_free(slab, addr, rq["cpu"][i])
-        if self.pages.freed:
-            self.note_freed(self.slub.last_cache)
-
-    def see_live(self, addr: int) -> None:
-        """The kernel frees this object, so it was handed out."""
-        if not self.slub.is_live(addr):
-            self.forcing.take_out(addr)
-            self.out.repairs["free of an object that the model holds free"] += 1
-
-    def bulk_free(self, i: int) -> None:
-        """One object of a bulk free; the objects of one slab are freed together, at the row of the last."""
-        script, forcing = self.script, self.forcing
-        rq = script.requests
-        addr, cpu = rq["addr"][i], rq["cpu"][i]
-        slab = forcing.slab_at(addr)
-        if slab < 0:
-            self.out.repairs["(none) free of a page's memory"] += 1
-            return
-        self.see_live(addr)
-        group = self.group[cpu, slab]
-        group.append(addr)
-        after = script.next_in_array[i]
-        if after >= 0 and forcing.slab_at(after) == slab:
-            return
-        del self.group[cpu, slab]
-        self.slub.bulk_free(group, len(group), cpu)
-        if self.pages.freed:
-            self.note_freed(self.slub.last_cache)
-
-    # -- pages ------------------------------------------------------------------------------------
-
-    def note_freed(self, cache: int) -> None:
-        """The model has given slabs back: did the kernel, in the same operation?"""
-        futures = self.script.futures
-        s = self.slub.caches[cache]
-        freed, self.pages.freed = self.pages.freed, []
-        kept = []
-        for back, pfn in enumerate(reversed(freed)):
-            row = futures.next_free(pfn, self.row)
-            known = row < futures.next_object(pfn, s.order, self.row)
-            # Slabs of TYPESAFE_BY_RCU caches leave after a grace period, others in the operation itself.
-            if known and (s.flags & SLAB_TYPESAFE_BY_RCU or futures.follows(self.row, row)):
-                self.early.add(pfn)
-            else:
-                kept.append((pfn, self.forcing.freed_slab(cache, back)))
-        for pfn, chain in reversed(kept):
-            self.out.repairs["slab that the kernel kept"] += 1
-            self.forcing.revive(cache, pfn, s.order, chain)
-
-    def page_free(self, i: int) -> None:
-        """An mm_page_free: of a slab that the model has just given back, or still has, or of something else."""
-        pfn = int(self.script.pfn[i])
-        if pfn in self.early:
-            self.early.remove(pfn)
-            self.out.freed += 1
-            self.out.freed_right += 1
-            return
-        slab = self.forcing.slab_at(pfn << 12)
-        if slab >= 0 and self.slub.sl_pfn[slab] == pfn:
-            self.out.freed += 1
-            self.out.repairs["slab that the model kept"] += 1
-            self.forcing.drop_slab(slab)
-
-    def page_alloc(self, i: int) -> None:
-        """An mm_page_alloc: no slab of the model can be there any more."""
-        pfn = int(self.script.pfn[i])
-        if pfn <= 0:
-            return
-        self.early.discard(pfn)
-        for p in range(pfn, pfn + (1 << int(self.script.order[i]))):
-            slab = self.forcing.slab_at(p << 12)
-            if slab >= 0:
-                self.out.repairs["slab on a page that the kernel allocated"] += 1
-                self.forcing.drop_slab(slab)
-
-    def dump(self, text: int) -> None:
-        dump = self.dumps.get(text)
-        if dump is not None:
-            self.out.dumps.append(compare_dump(self.slub, dump, self.start))
-
-
-def force_slub(
-    machine: Machine, script: Script, cache_map: np.ndarray, start: ExactDump, dumps: dict[int, ExactDump]
-) -> ForcedSlub:
-    """
-    Replay a recorded SLUB kernel, forced.
-
-    Parameters
-    ----------
-    machine
-        Laid out from ``start``, its counters zero; its page allocator is replaced.
-    cache_map
-        By index into the census's caches: the machine's.
-    dumps
-        Later dumps by the vocab.text code of their marker.
-    """
+def replay_forced(reader: TraceReader, recording: Recording, dump: ExactDump) -> tuple[Machine, ForcedSlub]:
+    """The machine after a forced replay, and what was found."""
+    script = write_script(reader, recording.first_row)
+    start = Start(row=recording.first_row, machine=machine_from_exact(dump), dump=dump)
+    machine, cache_map, _ = lay_out_start(start, script.census, recording.kernel, 0, "slub")
     census = script.census
     for addr, cache in zip(census.start_addr.tolist(), census.start_cache.tolist(), strict=True):
         machine.adopt_object(addr, int(cache_map[cache]) if cache >= 0 else -1)
     machine.reset_statistics()
-    return _Forced(machine, script, cache_map, dumps, start).run()
+    dumps = {
+        reader.vocab.text.code(later.dump.marker): later.dump for later in recording.later if later.dump is not None
+    }
+    return machine, SlubDriver(machine, script, cache_map, dumps, dump).run()
+
+
+def _objects(table: Table, machine: Machine, found: ForcedSlub) -> None:
+    names = machine.cache_names
+    bursts = f"{found.bursts} bursts of errors, each cache's within {BURST_ROWS:,} rows"
+    first = {cache: row for row, cache in reversed(found.wrong)}
+    for what, compared, right, note in (
+        (OBJECTS, found.objects, found.objects_right, bursts),
+        (BULK_OBJECTS, found.bulk, found.bulk_right, ""),
+        (NEW_SLABS, found.new_slabs, found.new_slabs_right, ""),
+    ):
+        table.decisions(what, FORCED, WHOLE, sum(compared.values()), sum(right.values()), note)
+        for cache, n in (Counter(compared) - Counter(right)).items():
+            table.differ(what, FORCED, WHOLE, names[cache], compared[cache], right[cache], n, first.get(cache, -1))
+    table.decisions(FREED_SLABS, FORCED, WHOLE, found.freed, found.freed_right)
+
+
+def _dump(table: Table, comparison: DumpComparison) -> None:
+    where = comparison.name
+    for kind, n in comparison.compared.items():
+        table.decisions(kind, FORCED, where, n, comparison.equal[kind])
+    for kind, cache, place, real, model in comparison.differing:
+        if kind != COUNTERS:
+            table.differ(kind, FORCED, where, f"{cache} {place}", real, model)
+    table.quantities(COUNTER_SUMS, FORCED, where, comparison.counted, comparison.counted_by_model)

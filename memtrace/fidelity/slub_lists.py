@@ -11,10 +11,13 @@ from memtrace.mm.stats import NR_SLUB_STATS, SLUB_STATS
 from memtrace.snapshot.exact_dump import ExactDump
 from memtrace.snapshot.exact_dump import SlubCache as DumpedCache
 
-KINDS = (
-    "cpu slab", "cpu freelist", "cpu partial list", "node partial list", "node partial freelist", "slabs of a node",
-    "counters",
-)
+CPU_SLABS = "SLUB: cpu slabs"
+CPU_FREELISTS = "SLUB: CPU freelists, in order"
+CPU_PARTIALS = "SLUB: CPU partial lists, in order"
+NODE_PARTIALS = "SLUB: node partial lists, in order"
+NODE_FREELISTS = "SLUB: freelists of slabs on node partial lists, in order"
+SLABS = "SLUB: slabs by cache and node"
+COUNTERS = "SLUB counters, by cache and CPU"
 
 
 @dataclass(slots=True)
@@ -25,19 +28,19 @@ class DumpComparison:
     Attributes
     ----------
     compared, equal
-        By kind of ``KINDS``.
+        By kind (``CPU_SLABS`` ...).
     differing
         (kind, cache, CPU or node, recorded, model) of each difference.
-    counter_sums, counter_errors
-        By counter: its recorded sum over caches and CPUs, and the sum of absolute differences.
+    counted, counted_by_model
+        By cache, CPU and counter: counted since the start.
     """
 
     name: str
     compared: Counter[str] = field(default_factory=Counter)
     equal: Counter[str] = field(default_factory=Counter)
     differing: list[tuple[str, str, int, object, object]] = field(default_factory=list)
-    counter_sums: Counter[str] = field(default_factory=Counter)
-    counter_errors: Counter[str] = field(default_factory=Counter)
+    counted: dict[str, int] = field(default_factory=dict)
+    counted_by_model: dict[str, int] = field(default_factory=dict)
 
     def note(self, kind: str, cache: str, where: int, real: object, model: object) -> None:
         self.compared[kind] += 1
@@ -90,28 +93,28 @@ def _compare_cpus(out: DumpComparison, slub: Slub, s: SlubCache, known: DumpedCa
         real = known.cpu_slabs.get(cpu)
         row = s.c_slab[cpu]
         if real is not None or row >= 0:
-            out.note("cpu slab", known.name, cpu, real.slab.pfn if real else -1, slub.sl_pfn[row] if row >= 0 else -1)
-            out.note("cpu freelist", known.name, cpu, real.cpu_freelist if real else [],
+            out.note(CPU_SLABS, known.name, cpu, real.slab.pfn if real else -1, slub.sl_pfn[row] if row >= 0 else -1)
+            out.note(CPU_FREELISTS, known.name, cpu, real.cpu_freelist if real else [],
                      chain(slub, row, s.c_freelist[cpu]) if row >= 0 else [])
         pfns = [slab.pfn for slab in known.cpu_partials.get(cpu, [])]
         rows = slabs_from(slub, s.c_partial[cpu])
         if pfns or rows:
-            out.note("cpu partial list", known.name, cpu, pfns, [slub.sl_pfn[at] for at in rows])
+            out.note(CPU_PARTIALS, known.name, cpu, pfns, [slub.sl_pfn[at] for at in rows])
 
 
 def _compare_nodes(out: DumpComparison, slub: Slub, s: SlubCache, known: DumpedCache) -> None:
     for node, state in known.nodes.items():
-        out.note("slabs of a node", known.name, node, state.nr_slabs, s.nr_slabs[node])
+        out.note(SLABS, known.name, node, state.nr_slabs, s.nr_slabs[node])
         rows = slabs_from(slub, s.n_first[node])
         if not state.partial and not rows:
             continue
-        out.note("node partial list", known.name, node, [slab.pfn for slab in state.partial],
+        out.note(NODE_PARTIALS, known.name, node, [slab.pfn for slab in state.partial],
                  [slub.sl_pfn[at] for at in rows])
         by_pfn = {slub.sl_pfn[at]: at for at in rows}
         for slab in state.partial:
             at = by_pfn.get(slab.pfn)
             if at is not None:
-                out.note("node partial freelist", known.name, node, slab.freelist, chain(slub, at, slub.sl_free[at]))
+                out.note(NODE_FREELISTS, known.name, node, slab.freelist, chain(slub, at, slub.sl_free[at]))
 
 
 def _compare_counters(
@@ -124,6 +127,7 @@ def _compare_counters(
             counted = real[cpu] - zero[cpu]
             model = s.stat[cpu * NR_SLUB_STATS + which]
             if counted or model:
-                out.note("counters", f"{known.name} {name}", cpu, counted, model)
-                out.counter_sums[name] += counted
-                out.counter_errors[name] += abs(counted - model)
+                cell = f"{known.name} CPU {cpu} {name}"
+                out.note(COUNTERS, cell, cpu, counted, model)
+                out.counted[cell] = counted
+                out.counted_by_model[cell] = model

@@ -13,6 +13,7 @@ from memtrace import __version__, compiled
 from memtrace.metrics.run_folder import check_destination, create
 
 from .forced_pages import force_pages
+from .forced_slub import force_slub
 from .free_running import run_free
 from .recording import Recording
 from .sizes import compare_sizes
@@ -22,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""
 
 FORCED_DRIVERS: dict[str, tuple[Callable[[Recording, Table], None], ...]] = {
-    "slub": (force_pages,),
+    "slub": (force_pages, force_slub),
     "slab": (force_pages,),
     "slob": (force_pages,),
 }

@@ -140,7 +140,7 @@ def unnamed_groups(classes: list[AllocClass], names: np.ndarray, votes: Votes) -
 
 
 DESCRIPTOR_CACHES = {"kmem_cache_create_usercopy": "kmem_cache", "__kmem_cache_create": "kmem_cache_node"}
-"""Functions of 4.16 to 6.8 that allocate what describes a cache, which is hardly ever freed and so hardly ever named."""
+"""Functions of 4.16 to 6.8 that allocate what describes a cache: hardly ever freed, and so hardly ever named."""
 
 
 def name_by_function(site: str) -> str:
