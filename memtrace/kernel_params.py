@@ -98,6 +98,8 @@ class SlubParams:
     )
     barn_full: int = setting(10, "full sheaves that a node keeps for each cache", source="MAX_FULL_SHEAVES")
     barn_empty: int = setting(10, "empty sheaves that a node keeps for each cache", source="MAX_EMPTY_SHEAVES")
+    rcu_delay_ms: int = setting(20, "ms for which a full sheaf of kfree_rcu()'s waits; assumed, no trace shows it",
+                                source="call_rcu() in __kfree_rcu_sheaf()")
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ TABLES: tuple[Table, ...] = (
         _T, _CPU, _CACHE,
         *(_count(name, meaning, f"/sys/kernel/slab/*/{name}") for name, meaning in _STAGES),
         *(_count(name, f"SLUB: {meaning}", f"/sys/kernel/slab/*/{name}") for name, meaning in _SLUB_STAGES),
-        *(_count(name, f"SLUB with sheaves: {meaning}", f"/sys/kernel/slab/*/{name}") for name, meaning in _SHEAF_STAGES),
+        *(_count(name, f"sheaves: {meaning}", f"/sys/kernel/slab/*/{name}") for name, meaning in _SHEAF_STAGES),
         *(_count(name, f"SLAB: {meaning}", f"/proc/slabinfo {source}") for name, meaning, source in _SLAB_STAGES),
     ), "Counters since the replay began. A cache that a CPU has not used yet has no row. What the "
        "replay's slab allocator does not have is 0."),

@@ -53,6 +53,12 @@ PATH_COSTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("free", "flush_slabs"): _SLAB_FLUSH,
     ("free", "alien"): ("slab_alien",),
     ("free", "alien_drain"): ("slab_alien", "slab_lists", *_PAGES_BACK),
+    ("alloc", "sheaf"): ("slub_sheaf",),
+    ("alloc", "barn"): ("slub_sheaf", "slub_barn"),
+    ("alloc", "sheaf_refill"): ("slub_sheaf", "slub_barn", "slub_fast", *_PARTIAL, "slub_new_slab", *_PAGES),
+    ("free", "sheaf"): ("slub_sheaf",),
+    ("free", "barn"): ("slub_sheaf", "slub_barn"),
+    ("free", "sheaf_flush"): ("slub_sheaf", "slub_fast", *_FREE_SLOW, "slub_node_section", *_PAGES_BACK),
 }
 """Costs whose name begins with an allocator's (``slab_``) are those of its paths only."""
 _ALLOCATORS = ("slub", "slab", "slob")

@@ -288,10 +288,10 @@ def df_memory_map(run: RunFrames, rows: int = MAP_ROWS, samples: int = MAP_SAMPL
 def df_hits(run: RunFrames) -> pd.DataFrame:
     """Allocations at the end of the run by cpu and cache: columns cpu, cache, hits, allocs (counts)."""
     rows = run.last("cpu_caches")
+    sheaf = rows.get("alloc_cpu_sheaf", 0)
     return pd.DataFrame({"cpu": rows["cpu"].astype("int64"), "cache": rows["cache"].astype(object),
-                         "hits": (rows["alloc_fastpath"] + rows["alloc_cpu_sheaf"]).astype("int64"),
-                         "allocs": (rows["alloc_fastpath"] + rows["alloc_slowpath"]
-                                    + rows["alloc_cpu_sheaf"]).astype("int64")})
+                         "hits": (rows["alloc_fastpath"] + sheaf).astype("int64"),
+                         "allocs": (rows["alloc_fastpath"] + rows["alloc_slowpath"] + sheaf).astype("int64")})
 
 
 def df_locks(run: RunFrames) -> pd.DataFrame:

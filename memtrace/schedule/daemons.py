@@ -186,10 +186,15 @@ class PercpuBalance(Daemon):
 def make_daemons(machine: Machine, config: ReplayConfig) -> list[Daemon]:
     """The daemons that this machine's kernel runs."""
     from .slab_reaper import SlabReaper
+    from .vmstat_worker import VmstatWorker
 
     daemons: list[Daemon] = [PercpuBalance(machine)]
     if config.allocator == "slab" and config.kernel.slab.reap:
         daemons += [SlabReaper(machine, cpu, config.kernel.slab.hz) for cpu in range(machine.nr_cpus)]
     if config.allocator == "slob":
         daemons.append(GracePeriods(machine, config.kernel.slob.rcu_delay_ms * 1_000_000))
+    if config.allocator == "slub" and config.kernel.slub.sheaf_capacity:
+        daemons.append(GracePeriods(machine, config.kernel.slub.rcu_delay_ms * 1_000_000))
+    if config.kernel.pcp.limit == "auto":
+        daemons += [VmstatWorker(machine, cpu) for cpu in range(machine.nr_cpus)]
     return daemons

@@ -13,6 +13,7 @@ from memtrace.mm.stats import (
     PAGEBLOCK_MAP_FIELDS,
     PCP_FIELDS,
     PERCPU_FIELDS,
+    SHEAF_STATS,
     SLAB_STATS,
     SLOB_STATS,
     SLUB_STATS,
@@ -31,6 +32,9 @@ PINNED = {
                   "deactivate_to_tail:int64 deactivate_remote_frees:int64 deactivate_bypass:int64 "
                   "order_fallback:int64 cmpxchg_double_cpu_fail:int64 cmpxchg_double_fail:int64 "
                   "cpu_partial_alloc:int64 cpu_partial_free:int64 cpu_partial_node:int64 cpu_partial_drain:int64 "
+                  "alloc_cpu_sheaf:int64 free_cpu_sheaf:int64 free_rcu_sheaf:int64 sheaf_flush:int64 "
+                  "sheaf_refill:int64 sheaf_alloc:int64 sheaf_free:int64 barn_get:int64 barn_get_fail:int64 "
+                  "barn_put:int64 barn_put_fail:int64 "
                   "allocmiss:int64 freemiss:int64 listallocs:int64 reaped:int64 nodeallocs:int64 remotefrees:int64 "
                   "alienoverflow:int64",
     "buddy": "t_ns:int64 node:int16 zone:name order:int16 migratetype:name nr_free:int64",
@@ -65,7 +69,7 @@ def test_the_model_samples_what_the_schema_lists() -> None:
     assert columns["caches"][2:-2] == CACHE_FIELDS
     assert columns["percpu"][1:] == PERCPU_FIELDS
     counters = set(columns["cpu_caches"][3:])
-    assert counters == {*SLUB_STATS, *SLAB_STATS, *SLOB_STATS}
+    assert counters == {*SLUB_STATS, *SHEAF_STATS, *SLAB_STATS, *SLOB_STATS}
     assert columns["cpu_caches"][3:9] == COMMON_STATS
     assert set(SLUB_STATS) & set(SLAB_STATS) == set(COMMON_STATS)
     assert set(SLOB_STATS) < set(COMMON_STATS)

@@ -14,7 +14,7 @@ from memtrace.mm.gfp import GFP_ATOMIC, GFP_KERNEL
 from memtrace.mm.machine import Machine
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_sheaves import SheafSlub
-from memtrace.mm.stats import NR_SHEAF_STATS, SHEAF_STATS
+from memtrace.mm.stats import NR_CACHE_FIELDS, NR_SHEAF_STATS, SHEAF_STATS
 
 CAPACITY = 4
 PARAMS = SlubParams(sheaf_capacity=CAPACITY, sheaf_caches=("maple_node",))
@@ -97,11 +97,11 @@ def test_objects_in_sheaves_count_as_active() -> None:
     made, cache = machine()
     held = [made.cache_alloc(cache, GFP_KERNEL, -1, 0) for _ in range(16)]
     reader = made.slab.stat_reader()
-    rows = array("q", [0]) * (9 * made.nr_caches)
+    rows = array("q", [0]) * (NR_CACHE_FIELDS * made.nr_caches)
     for addr in held[:8]:
         made.cache_free(addr, 0)
     reader.caches(rows)
-    active, total = rows[9 * cache + 4], rows[9 * cache + 5]
+    active, total = rows[NR_CACHE_FIELDS * cache + 4], rows[NR_CACHE_FIELDS * cache + 5]
     assert active == total
     assert made.slab.caches[cache].live == 8
 
