@@ -139,7 +139,7 @@ class Caller:
         """Every call begins here: the CPU it is made on, whose deferred work comes first."""
         here = self._cpu if cpu is None else self._known_cpu(cpu)
         if self.machine.nr_deferred and self.machine.deferred[here]:
-            self.machine.run_deferred(here)
+            self.machine.run_deferred(here, self.now)
         self.machine.it.reset()
         return here
 
