@@ -84,6 +84,7 @@ def replay(
     check: bool = False,
     window: str | None = None,
     hotplug: Sequence[str] = (),
+    gfp_bits: str = "6.1",
     seed: int = 0,
     report: bool = True,
     progress: Progress | None = None,
@@ -112,6 +113,8 @@ def replay(
         ``A,B``: only rows between these times.
     hotplug
         CPUs that go offline or come online besides those of the trace: ``cpu3 off @1.5s``.
+    gfp_bits
+        Kernel whose bits the trace's gfp flags are, where they are numbers: 2.6.24, 4.19, 6.1 or 6.18.
 
     Raises
     ------
@@ -125,13 +128,13 @@ def replay(
     compiled.check()
     kernel_config = kernel_with(kernel, settings)
     check_allocator(kernel, allocator)
-    _check_choices(allocator, timing, engine)
+    _check_choices(allocator, timing, engine, gfp_bits)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "run"
     check_destination(folder, force)
     job = _Job(
         trace=trace, kernel=kernel_config, allocator=allocator, engine=engine, check=check, seed=seed,
         sample_ns=parse_time(sample, "--sample") if sample is not None else 0, window=_window(window),
-        hotplug=parse_hotplug(hotplug),
+        hotplug=parse_hotplug(hotplug), gfp_bits=gfp_bits,
         cpus=cpus, memory=parse_size(memory, "--memory") if memory is not None else None, nodes=nodes,
         progress=progress or (lambda *_: None), command=command,
     )
@@ -156,13 +159,15 @@ def kernel_with(name: str, settings: Sequence[str]) -> KernelConfig:
     return config
 
 
-def _check_choices(allocator: str, timing: str, engine: str) -> None:
+def _check_choices(allocator: str, timing: str, engine: str, gfp_bits: str) -> None:
     from .mm.boot import ALLOCATORS
+    from .trace.gfp_eras import GFP_ERAS
 
     for option, value, known in (
         ("--allocator", allocator, ALLOCATORS),
         ("--timing", timing, ("recorded",)),
         ("--engine", engine, ("fused", "reference")),
+        ("--gfp-bits", gfp_bits, tuple(GFP_ERAS)),
     ):
         if value not in known:
             raise ConfigError(f'{option} "{value}": not modelled; this version knows {", ".join(known)}.')
@@ -196,6 +201,7 @@ class _Job:
         self.memory: int | None = given["memory"]
         self.nodes: int | None = given["nodes"]
         self.hotplug: tuple[HotplugEvent, ...] = given["hotplug"]
+        self.gfp_bits: str = given["gfp_bits"]
         self.progress: Progress = given["progress"]
         self.command: Sequence[str] = given["command"]
         self.timings: dict[str, float] = {}
@@ -220,6 +226,7 @@ class _Job:
                 open_trace(self.trace, columns=REPLAYED,
                            progress=lambda done, total: self.progress("reading", done, total))
             )
+            reader.vocab.gfp_era = self.gfp_bits
             start = choose_start(reader, start_folder, machine, self.cpus, self.memory, self.nodes)
             source = TraceWindow(reader, start.row, self.window)
             self.phase("census")

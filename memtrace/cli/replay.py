@@ -22,6 +22,8 @@ import click
 @click.option("--from", "start", metavar="DIR", help="Start at this snapshot instead of at a fresh boot.")
 @click.option("--sample", metavar="TIME", help="Simulated time between samples: 10ms. [default: about 200 samples]")
 @click.option("--time", "window", metavar="A,B", help="Replay only rows between these times, like 1s,2.5s.")
+@click.option("--gfp-bits", default="6.1", show_default=True, metavar="VERSION",
+              help="Kernel that numeric gfp flags come from: 2.6.24, 4.19, 6.1, 6.18.")
 @click.option("--hotplug", multiple=True, metavar="EVENTS", help="Take CPUs offline and online: 'cpu3 off @1.5s'.")
 @click.option("--timing", default="recorded", show_default=True, metavar="MODE", help="When operations start.")
 @click.option("--engine", default="fused", show_default=True, metavar="NAME", help="fused, or the slow reference.")
@@ -31,7 +33,7 @@ import click
 def command(
     trace: str, out: str | None, force: bool, allocator: str, kernel: str, machine: str | None, cpus: int | None,
     memory: str | None, nodes: int | None, settings: tuple[str, ...], start: str | None, sample: str | None,
-    window: str | None, hotplug: tuple[str, ...], timing: str, engine: str, check: bool, seed: int, no_report: bool,
+    window: str | None, gfp_bits: str, hotplug: tuple[str, ...], timing: str, engine: str, check: bool, seed: int, no_report: bool,
 ) -> None:  # fmt: skip
     """Replay TRACE through the model and write a run folder.
 
@@ -62,7 +64,7 @@ def command(
         run = replay(
             trace, allocator=allocator, kernel=kernel, machine=machine, cpus=cpus, memory=memory, nodes=nodes,
             settings=settings, start=start, out=folder, force=force, sample=sample, timing=timing, engine=engine,
-            check=check, window=window, hotplug=hotplug, seed=seed, report=not no_report, progress=progress,
+            check=check, window=window, hotplug=hotplug, gfp_bits=gfp_bits, seed=seed, report=not no_report, progress=progress,
             command=sys.argv[1:],
         )  # fmt: skip
     finally:

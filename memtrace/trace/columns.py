@@ -105,7 +105,7 @@ class Columns:
         self.text = _view(chunk.text, np.int32)
         self.texts = vocab.text.names
         known = len(self.gfp_mask) - 1
-        masks = [parse_gfp(text) for text in vocab.gfp.names[known:]]
+        masks = [parse_gfp(text, vocab.gfp_era) for text in vocab.gfp.names[known:]]
         self.gfp_mask = _extended(self.gfp_mask, masks)
         self.gfp_kmalloc = _extended(self.gfp_kmalloc, [_kmalloc_kind(mask) for mask in masks])
         self.gfp_slab = _extended(

@@ -11,6 +11,8 @@ from functools import cache
 
 from memtrace.mm import gfp as bits
 
+from .gfp_eras import from_era
+
 _BITS = {name.removeprefix("GFP_BIT_"): bit for name, bit in vars(bits).items() if name.startswith("GFP_BIT_")} | {
     "RECLAIM": bits.GFP_RECLAIM,
     # Names of earlier kernels (MODEL 12.2, 1.6.1) and of bits that place nothing.
@@ -55,19 +57,21 @@ _SLAB_MAY = (
 
 
 @cache
-def parse_gfp(text: str) -> int:
+def parse_gfp(text: str, era: str = "6.1") -> int:
     """
     The mask of a printed ``gfp_flags``.
 
     Parameters
     ----------
     text
-        Names with ``|`` between them, hex for what has no name, or one number (taken as bits of 6.1).
+        Names with ``|`` between them, hex for what has no name, or one number.
         A name that no kernel printed counts as no bit; `unknown_gfp_names` lists those.
+    era
+        Kernel whose bits numbers are, of `gfp_eras.GFP_ERAS`. Names say themselves what they mean.
     """
     mask = 0
     for name in text.split("|"):
-        mask |= _name_mask(name.strip()) or 0
+        mask |= _name_mask(name.strip(), era) or 0
     return mask
 
 
@@ -76,14 +80,14 @@ def unknown_gfp_names(text: str) -> list[str]:
     return [name for name in map(str.strip, text.split("|")) if _name_mask(name) is None]
 
 
-def _name_mask(name: str) -> int | None:
+def _name_mask(name: str, era: str = "6.1") -> int | None:
     found = _COMPOSITES.get(name)
     if found is None:
         # 3.x kernels printed single bits as GFP_x too (GFP_WAIT, GFP_COMP, GFP_ZERO).
         found = _BITS.get(name.removeprefix("__GFP_").removeprefix("GFP_"))
     if found is None:
         try:
-            found = int(name, 0) & 0xFFFFFF if name[:1].isdigit() else None
+            found = from_era(int(name, 0), era) if name[:1].isdigit() else None
         except ValueError:
             found = None
     return found

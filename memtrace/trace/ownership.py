@@ -61,7 +61,7 @@ def find_direct_map(reader: TraceReader, start_row: int = 0) -> DirectMap:
     possible: list[np.ndarray] = []
     n_typical = 0
     for chunk in chunks_from(reader, start_row):
-        masks = [parse_gfp(text) for text in ("", *reader.vocab.gfp.names)]
+        masks = [parse_gfp(text, reader.vocab.gfp_era) for text in ("", *reader.vocab.gfp.names)]
         gfp = chunk.gfp_flags + 1
         typical.append(_candidates(chunk, np.array([is_slab_page_mask(mask) for mask in masks], bool)[gfp]))
         possible.append(_candidates(chunk, np.array([may_be_slab_page(mask) for mask in masks], bool)[gfp]))

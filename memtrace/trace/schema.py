@@ -113,6 +113,8 @@ class TraceVocab:
     call_site: Vocab = field(default_factory=Vocab)
     name: Vocab = field(default_factory=Vocab)
     gfp: Vocab = field(default_factory=Vocab)
+    gfp_era: str = "6.1"
+    """Kernel whose bits numeric gfp_flags are (``gfp_eras``)."""
     ctx: Vocab = field(default_factory=Vocab)
     text: Vocab = field(default_factory=Vocab)
 

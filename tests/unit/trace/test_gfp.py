@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from memtrace.mm.gfp import GFP_BIT_DIRECT_RECLAIM, GFP_BIT_HIGH, GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from memtrace.trace.gfp import is_slab_page_mask, may_be_slab_page, parse_gfp, unknown_gfp_names
+from memtrace.trace.gfp_eras import GFP_ERAS
 
 
 @pytest.mark.parametrize(("text", "mask"), [
@@ -31,6 +33,28 @@ from memtrace.trace.gfp import is_slab_page_mask, may_be_slab_page, parse_gfp, u
 def test_mask_of_a_printed_text(text: str, mask: int) -> None:
     assert parse_gfp(text) == mask
     assert unknown_gfp_names(text) == []
+
+
+@pytest.mark.parametrize(("era", "kernel", "atomic", "movable"), [
+    ("2.6.24", "0xd0", "0x20", "0x1200d2"),
+    ("4.19", "0x6000c0", "0x480020", "0x6200ca"),
+    ("6.1", "0xcc0", "0xa20", "0x100cca"),
+    ("6.18", "0xcc0", "0x820", "0x100cca"),
+])
+def test_numbers_are_bits_of_an_era(era: str, kernel: str, atomic: str, movable: str) -> None:
+    """GFP_KERNEL, GFP_ATOMIC and GFP_HIGHUSER_MOVABLE as each kernel's headers have them."""
+    assert parse_gfp(kernel, era) == GFP_KERNEL
+    assert parse_gfp(atomic, era) & GFP_BIT_HIGH
+    assert not parse_gfp(atomic, era) & GFP_BIT_DIRECT_RECLAIM
+    assert parse_gfp(movable, era) == GFP_HIGHUSER_MOVABLE
+    assert parse_gfp("GFP_KERNEL", era) == GFP_KERNEL, "names say themselves what they mean"
+
+
+def test_every_known_bit_means_something_else() -> None:
+    for era, table in GFP_ERAS.items():
+        meanings = list(table.values())
+        assert len(set(meanings)) == len(meanings), era
+        assert all(bit & (bit - 1) == 0 for bit in table)
 
 
 def test_an_unknown_name_is_told_and_counts_as_nothing() -> None:
