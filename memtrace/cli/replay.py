@@ -33,7 +33,8 @@ import click
 def command(
     trace: str, out: str | None, force: bool, allocator: str, kernel: str, machine: str | None, cpus: int | None,
     memory: str | None, nodes: int | None, settings: tuple[str, ...], start: str | None, sample: str | None,
-    window: str | None, gfp_bits: str, hotplug: tuple[str, ...], timing: str, engine: str, check: bool, seed: int, no_report: bool,
+    window: str | None, gfp_bits: str,
+    hotplug: tuple[str, ...], timing: str, engine: str, check: bool, seed: int, no_report: bool,
 ) -> None:  # fmt: skip
     """Replay TRACE through the model and write a run folder.
 
@@ -64,7 +65,8 @@ def command(
         run = replay(
             trace, allocator=allocator, kernel=kernel, machine=machine, cpus=cpus, memory=memory, nodes=nodes,
             settings=settings, start=start, out=folder, force=force, sample=sample, timing=timing, engine=engine,
-            check=check, window=window, hotplug=hotplug, gfp_bits=gfp_bits, seed=seed, report=not no_report, progress=progress,
+            check=check, window=window, hotplug=hotplug,
+            gfp_bits=gfp_bits, seed=seed, report=not no_report, progress=progress,
             command=sys.argv[1:],
         )  # fmt: skip
     finally:

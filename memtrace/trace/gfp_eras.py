@@ -1,8 +1,8 @@
 """
 Bits of allocation flags in kernels other than 6.1 (MODEL 1.6.1): what a mask that is printed as a number means.
 
-The bits were dealt anew between 4.19 and 6.1; 2.6.24 had one bit for both kinds of reclaim. 6.18 differs from 6.1 in bits that place
-nothing: 0x200 has no meaning any more.
+The bits were dealt anew between 4.19 and 6.1; 2.6.24 had one bit for both kinds of reclaim. 6.18 differs from 6.1
+in bits that place nothing: 0x200 has no meaning any more.
 """
 
 from __future__ import annotations
