@@ -11,6 +11,7 @@ from typing import NoReturn, Self
 
 from ..errors import MisuseError
 from ..mm.constants import PAGE_SHIFT, ZERO_SIZE_PTR
+from ..mm.hotplug import cpu_offline, cpu_online, online_cpus
 from ..mm.kfree_rcu import KfreeRcu
 from ..mm.machine import Machine
 from ..mm.paths import PATHS
@@ -110,6 +111,22 @@ class Caller:
         finally:
             self._cpu = before
 
+    def cpu_offline(self, cpu: int) -> None:
+        """What is kept for a CPU goes back, and no call is made on it any more; its per-CPU areas stay."""
+        if online_cpus(self.machine) == [self._known_cpu(cpu)]:
+            raise MisuseError(f"cpu_offline: CPU {cpu} is the last one online; expected another one online first.")
+        if not self.machine.online[cpu]:
+            raise MisuseError(f"cpu_offline: CPU {cpu} is offline already.")
+        cpu_offline(self.machine, cpu)
+        self._end()
+
+    def cpu_online(self, cpu: int) -> None:
+        """A CPU comes back, with empty lists."""
+        if self.machine.online[self._known_cpu(cpu)]:
+            raise MisuseError(f"cpu_online: CPU {cpu} is online already.")
+        cpu_online(self.machine, cpu)
+        self._end()
+
     @property
     def now(self) -> int:
         """Simulated ns since boot."""
@@ -138,6 +155,8 @@ class Caller:
     def _begin(self, cpu: int | None) -> int:
         """Every call begins here: the CPU it is made on, whose deferred work comes first."""
         here = self._cpu if cpu is None else self._known_cpu(cpu)
+        if not self.machine.online[here]:
+            raise MisuseError(f"CPU {here} is offline; expected one of {online_cpus(self.machine)}.")
         if self.machine.nr_deferred and self.machine.deferred[here]:
             self.machine.run_deferred(here, self.now)
         self.machine.it.reset()

@@ -101,7 +101,7 @@ class KfreeRcu:
         """Kernel: fill_page_cache_func(): fetch pages for arrays."""
         krc = self.cpus[cpu]
         while len(krc.pages) < MIN_CACHED_OBJS:
-            pfn = self.machine.page_alloc(0, PAGE_GFP, -1, cpu)
+            pfn = self.machine.page_alloc(0, PAGE_GFP, -1, self.machine.runs_on[cpu])
             if pfn < 0:
                 return
             krc.pages.append(pfn)
@@ -141,6 +141,7 @@ class KfreeRcu:
         Kernel: kfree_rcu_work()
         """
         krc = self.cpus[cpu]
+        cpu = self.machine.runs_on[cpu]
         batch, krc.batches[number] = krc.batches[number], Batch()
         for one in reversed(batch.arrays):
             addrs = array("q", one.records)

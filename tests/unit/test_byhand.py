@@ -292,6 +292,27 @@ def test_cpus(slub: mt.Kernel) -> None:
     assert list(slub.counters().loc["kmalloc-128"].alloc_slab) == [1, 1]
 
 
+def test_an_offline_cpu_keeps_nothing_but_its_areas(k: mt.Kernel) -> None:
+    """What it had given to kfree_rcu is freed by another."""
+    area = k.alloc_percpu(16)
+    with k.on(1):
+        p, q = k.kmalloc(100), k.kmalloc(100)
+        k.kfree_rcu(p)
+    k.cpu_offline(1)
+    with pytest.raises(mt.MisuseError, match="CPU 1 is offline"):
+        k.kmalloc(100, cpu=1)
+    with pytest.raises(mt.MisuseError, match="last one online"):
+        k.cpu_offline(0)
+    assert k.pcp_lists().query("cpu == 1").empty
+    k.kfree(q)
+    k.advance(GRACE)
+    assert not k.rcu.waiting
+    assert k.per_cpu_ptr(area, 1)
+    k.cpu_online(1)
+    assert k.kmalloc(100, cpu=1)
+    k.validate()
+
+
 def test_last_step(slub: mt.Kernel) -> None:
     p = slub.kmalloc(100)
     assert (slub.last.operation, slub.last.path) == ("alloc", "new_slab")
