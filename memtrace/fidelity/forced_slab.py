@@ -3,8 +3,8 @@ A recorded SLAB kernel, request by request: does the model hand out the same obj
 
 The model starts from an exact dump and gets the recorded pages. Every choice is made by SLAB's own code; after a wrong
 one the recorded object is put in its place and counted, so that each choice is judged from nearly the kernel's own
-state (EXACT D 1.4, 4.4). When the reaper ran, a trace tells only of runs that freed a slab (``reaper_runs``); the others
-take place on the grid, and where the record shows an array empty that is not so here, its objects go to their slabs.
+state (EXACT D 1.4, 4.4). When the reaper ran, a trace tells only of runs that freed a slab (``reaper_runs``); others
+are on the grid, and where the record shows an array empty that is not so here, its objects go to their slabs.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def force_slab(recording: Recording, table: Table) -> None:
 def forcible_machine(recording: Recording, dump: ExactDump) -> Machine:
     """The dump's machine, with a SLAB that can be put right on pages that the record gives."""
     config = machine_from_exact(dump)
-    plain = build(config, recording.kernel, 0, "slab")
-    slab = SlabForcing(cast(Slab, plain.slab), recording.kernel.slab, config.possible_cpus)
-    machine = Machine(plain.pages, slab, plain.percpu, config)
+    machine = build(config, recording.kernel, 0, "slab")
+    slab = SlabForcing(cast(Slab, machine.slab), recording.kernel.slab, config.possible_cpus)
+    machine.slab = slab
     restore_exact(machine, dump)
     slab.pages = RecordedPages(machine.pages)
     return machine
