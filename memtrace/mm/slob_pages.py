@@ -69,6 +69,11 @@ class SlobPages(SlabAllocator):
     lock: cython.int
     looked_at: cython.int
     """Pages and gaps looked at by the last operation."""
+    found_row: cython.int
+    """Where the last search ended: page, gap, the gap before it or -1, and units from the gap's start."""
+    found_gap: cython.int
+    found_before: cython.int
+    found_delta: cython.int
     new_pages: cython.longlong[:]
     """By cpu * 3 + list: pages taken from the page allocator; ``freed_pages``: given back."""
     freed_pages: cython.longlong[:]
@@ -97,6 +102,8 @@ class SlobPages(SlabAllocator):
         self.freed_pages = array("q", [0]) * (NR_SLOB_LISTS * nr_cpus)
         self.lock = len(pages.zones)
         self.looked_at = 0
+        self.found_row = self.found_gap = self.found_before = NIL
+        self.found_delta = 0
 
     # -- blocks -----------------------------------------------------------------------------------
 
@@ -143,19 +150,46 @@ class SlobPages(SlabAllocator):
     ) -> cython.longlong:
         """A block from the pages of a list, or 0; the page it came from becomes the list's first."""
         units: cython.int = (size + 1) >> 1
+        if not self.find_block(which, units, align, node, align_offset):
+            return 0
+        return self.take_found(units)
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def find_block(
+        self, which: cython.int, units: cython.int, align: cython.int, node: cython.int, align_offset: cython.int
+    ) -> cython.bint:
+        """Walk a list from its head for the first page with room; what is found is noted for ``take_found``."""
         row: cython.int = self.sp_next[which]
-        at: cython.int
         self.looked_at = 0
         while row != which:
             self.looked_at += 1
-            if self.sp_units[row] >= units and (node == NIL or self.sp_node[row] == node):
-                at = self.slob_page_alloc(row, units, align, align_offset)
-                if at != NIL:
-                    if self.sp_units[row] and self.sp_next[which] != row:
-                        self.rotate_to_front(which, row)
-                    return (cython.cast(cython.longlong, self.sp_pfn[row]) << PAGE_SHIFT) + 2 * at
+            fits: cython.bint = self.sp_units[row] >= units and (node == NIL or self.sp_node[row] == node)
+            if fits and self.find_in_page(row, units, align, align_offset):
+                return True
             row = self.sp_next[row]
-        return 0
+        return False
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def found_address(self) -> cython.longlong:
+        """Address of the block that was found."""
+        at: cython.int = self.gap_at[self.found_gap] + self.found_delta
+        return (cython.cast(cython.longlong, self.sp_pfn[self.found_row]) << PAGE_SHIFT) + 2 * at
+
+    @cython.ccall
+    def take_found(self, units: cython.int) -> cython.longlong:
+        """Take the block that was found: its page leaves the list when that fills it, else becomes the first."""
+        row: cython.int = self.found_row
+        head: cython.int = self.sp_list[row]
+        addr: cython.longlong = self.found_address()
+        self.cut(row, self.found_before, self.found_gap, self.found_delta, units)
+        self.change_units(row, -units)
+        if self.sp_units[row] == 0:
+            self.remove(row)
+        elif self.sp_next[head] != row:
+            self.rotate_to_front(head, row)
+        return addr
 
     @cython.ccall
     def alloc_from_new_page(
@@ -167,15 +201,17 @@ class SlobPages(SlabAllocator):
         self.sp_first[row] = gap
         self.change_units(row, _UNITS)
         self.add_head(which, row)
-        at: cython.int = self.slob_page_alloc(row, (size + 1) >> 1, align, align_offset)
-        return (cython.cast(cython.longlong, pfn) << PAGE_SHIFT) + 2 * at
+        units: cython.int = (size + 1) >> 1
+        self.find_in_page(row, units, align, align_offset)
+        return self.take_found(units)
 
     @cython.cfunc
-    def slob_page_alloc(
+    @cython.exceptval(check=False)
+    def find_in_page(
         self, row: cython.int, units: cython.int, align: cython.int, align_offset: cython.int
-    ) -> cython.int:
+    ) -> cython.bint:
         """
-        First fit in one page: first unit of the block, or -1.
+        First fit in one page: the first gap that holds ``units`` behind its first aligned place.
 
         Kernel: slob_page_alloc() (MODEL 8.2). What lies before the aligned place stays free on its own.
         """
@@ -184,18 +220,36 @@ class SlobPages(SlabAllocator):
         while gap != NIL:
             self.looked_at += 1
             at: cython.int = self.gap_at[gap]
-            avail: cython.int = self.gap_units[gap]
             aligned: cython.int = ((2 * at + align_offset + align - 1) & ~(align - 1)) - align_offset
             delta: cython.int = (aligned >> 1) - at
-            if avail >= units + delta:
-                self.cut(row, before, gap, delta, units)
-                self.change_units(row, -units)
-                if self.sp_units[row] == 0:
-                    self.remove(row)
-                return at + delta
+            if self.gap_units[gap] >= units + delta:
+                self.found_row = row
+                self.found_before = before
+                self.found_gap = gap
+                self.found_delta = delta
+                return True
             before = gap
             gap = self.gap_next[gap]
-        return NIL
+        return False
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def find_place(self, block: cython.longlong, units: cython.int) -> cython.bint:
+        """Find the free block that begins at this address, when all its units are free; as ``find_block``."""
+        row: cython.int = self.frames.slab[cython.cast(cython.int, block >> PAGE_SHIFT)]
+        place: cython.int = cython.cast(cython.int, block & (PAGE_SIZE - 1)) >> 1
+        before: cython.int = NIL
+        gap: cython.int = self.sp_first[row] if row != NIL else NIL
+        while gap != NIL:
+            if self.gap_at[gap] <= place and place + units <= self.gap_at[gap] + self.gap_units[gap]:
+                self.found_row = row
+                self.found_before = before
+                self.found_gap = gap
+                self.found_delta = place - self.gap_at[gap]
+                return True
+            before = gap
+            gap = self.gap_next[gap]
+        return False
 
     @cython.cfunc
     def cut(
@@ -227,22 +281,34 @@ class SlobPages(SlabAllocator):
         """
         Give a block back.
 
-        Kernel: slob_free() (MODEL 8.3): a page that becomes empty is freed at once; one that was full goes to the
-        head of the list for the size being freed.
+        Kernel: slob_free() (MODEL 8.3)
         Cost: O(gaps of the page), under slob_lock
         """
         pfn: cython.int = cython.cast(cython.int, block >> PAGE_SHIFT)
-        row: cython.int = self.frames.slab[pfn]
+        which: cython.int = self.sp_list[self.frames.slab[pfn]]
+        emptied: cython.bint = self.free_block(block, size)
+        self.it.locked(self.lock, COST_SLOB, self.looked_at)
+        self.it.path = PATH_FREE_SLOB_LIST
+        if emptied:
+            self.freed_pages[cpu * NR_SLOB_LISTS + which] += 1
+            self.pages.free_pages(pfn, 0, cpu)
+            self.it.path = PATH_FREE_SLOB_PAGE
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def free_block(self, block: cython.longlong, size: cython.int) -> cython.bint:
+        """
+        Make a block free; True when that empties its page, which then is SLOB's no more.
+
+        A page that was full goes to the head of the list for the size being freed; another stays where it is.
+        """
+        row: cython.int = self.frames.slab[cython.cast(cython.int, block >> PAGE_SHIFT)]
         units: cython.int = (size + 1) >> 1
         at: cython.int = cython.cast(cython.int, block & (PAGE_SIZE - 1)) >> 1
         self.looked_at = 1
         if self.sp_units[row] + units == _UNITS:
-            self.it.locked(self.lock, COST_SLOB, 1)
-            self.freed_pages[cpu * NR_SLOB_LISTS + self.sp_list[row]] += 1
             self.drop_page(row)
-            self.pages.free_pages(pfn, 0, cpu)
-            self.it.path = PATH_FREE_SLOB_PAGE
-            return
+            return True
         if self.sp_units[row] == 0:
             self.list_pages[self.sp_list[row]] -= 1
             self.sp_list[row] = self.list_of(size)
@@ -253,8 +319,7 @@ class SlobPages(SlabAllocator):
         else:
             self.insert_gap(row, at, units)
             self.change_units(row, units)
-        self.it.locked(self.lock, COST_SLOB, self.looked_at)
-        self.it.path = PATH_FREE_SLOB_LIST
+        return False
 
     @cython.cfunc
     @cython.exceptval(check=False)
