@@ -195,15 +195,29 @@ class SlobPages(SlabAllocator):
     def alloc_from_new_page(
         self, pfn: cython.int, which: cython.int, size: cython.int, align: cython.int, align_offset: cython.int
     ) -> cython.longlong:
-        """A block from a page just obtained, which goes to the head of a list."""
+        """A block from a page just obtained."""
+        units: cython.int = (size + 1) >> 1
+        self.open_page(pfn, which)
+        self.find_in_page_of(pfn, units, align, align_offset)
+        return self.take_found(units)
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def open_page(self, pfn: cython.int, which: cython.int) -> cython.void:
+        """A page just obtained, all free, goes to the head of a list."""
         row: cython.int = self.add_page(pfn, which)
         gap: cython.int = self.new_gap(0, _UNITS, NIL)
         self.sp_first[row] = gap
         self.change_units(row, _UNITS)
         self.add_head(which, row)
-        units: cython.int = (size + 1) >> 1
-        self.find_in_page(row, units, align, align_offset)
-        return self.take_found(units)
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def find_in_page_of(
+        self, pfn: cython.int, units: cython.int, align: cython.int, align_offset: cython.int
+    ) -> cython.bint:
+        """``find_block`` in one page."""
+        return self.find_in_page(self.frames.slab[pfn], units, align, align_offset)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -461,6 +475,37 @@ class SlobPages(SlabAllocator):
     def unlink(self, row: cython.int) -> cython.void:
         self.sp_next[self.sp_prev[row]] = self.sp_next[row]
         self.sp_prev[self.sp_next[row]] = self.sp_prev[row]
+
+    # -- for dumps, forced runs and tests ---------------------------------------------------------
+
+    def pages_of(self, which: int) -> list[tuple[int, list[tuple[int, int]]]]:
+        """(pfn, gaps) of the pages on a list, head first; a gap is (first unit, units)."""
+        found = []
+        row = self.sp_next[which]
+        while row != which:
+            found.append((self.sp_pfn[row], self.gaps_of(row)))
+            row = self.sp_next[row]
+        return found
+
+    def gaps_of(self, row: int) -> list[tuple[int, int]]:
+        """Gaps of a page, ascending, as (first unit, units)."""
+        gaps, gap = [], self.sp_first[row]
+        while gap != NIL:
+            gaps.append((self.gap_at[gap], self.gap_units[gap]))
+            gap = self.gap_next[gap]
+        return gaps
+
+    def taken_parts(self, block: int, units: int) -> list[tuple[int, int]]:
+        """(address, bytes) of the parts of a range that are not free."""
+        first = (block & (PAGE_SIZE - 1)) >> 1
+        parts, at = [], first
+        for start, length in [*self.gaps_of(self.frames.slab[block >> PAGE_SHIFT]), (first + units, 0)]:
+            if start > at:
+                parts.append((block + 2 * (at - first), 2 * (min(start, first + units) - at)))
+            at = max(at, start + length)
+            if at >= first + units:
+                break
+        return parts
 
     def more_rows(self) -> None:
         """Double the room for pages."""
