@@ -8,6 +8,7 @@ is given back when the recording shows it: its place is handed out again, or its
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from memtrace.machines import machine_from_exact
+from memtrace.mm.boot import build
 from memtrace.mm.constants import NIL, PAGE_SIZE, SLAB_TYPESAFE_BY_RCU
+from memtrace.mm.restore import restore_exact
+from memtrace.mm.restore_slob import SLOB_LIST_KINDS
+from memtrace.run import REPLAYED
+from memtrace.start import map_caches
+from memtrace.trace.census import take_census
+from memtrace.trace.pairing import RequestStream
+from memtrace.trace.reading import CHUNK_ROWS
 from memtrace.trace.requests import RQ_CACHE_ALLOC, RQ_CACHE_FREE, RQ_KFREE, RQ_KMALLOC
 from memtrace.trace.schema import EV_PAGE_ALLOC, EV_PAGE_FREE
+from memtrace.trace.window import TraceWindow
+
+from .table import FORCED, SHOWN, Table
 
 if TYPE_CHECKING:
     from memtrace.mm.machine import Machine
@@ -26,8 +39,9 @@ if TYPE_CHECKING:
     from memtrace.trace.requests import Census, Requests
     from memtrace.trace.schema import EventChunk
 
+    from .recording import Recording
+
 HEADER = 8
-UNITS = 2048
 PAGE_TAKEN = 100
 PAGE_GIVEN = 101
 _OPS = (RQ_KMALLOC, RQ_CACHE_ALLOC, RQ_KFREE, RQ_CACHE_FREE)
@@ -71,6 +85,42 @@ class Step(NamedTuple):
     first: Step | None = None
 
 
+OBJECTS = "objects at the recorded address"
+NEW_PAGES = "SLOB pages taken when the kernel took one"
+FREED = "SLOB pages given back by the recorded free"
+GAPS = "SLOB pages on the recorded list with the recorded free blocks"
+PLACES = "SLOB pages at the recorded place of their list"
+WHOLE = "whole trace"
+
+
+def force_slob(recording: Recording, table: Table) -> None:
+    """
+    Force SLOB from the start dump to the end of the trace, and compare its lists at every later dump.
+
+    Needs exact dumps of a SLOB kernel; without one it adds a note to the table instead of rows.
+    """
+    start = recording.start
+    if start is None or start.dump is None or not start.dump.slob:
+        table.notes.append("SLOB was not forced: that needs an exact dump of a SLOB kernel to start from.")
+        return
+    machine = build(machine_from_exact(start.dump), recording.kernel, 0, "slob")
+    restore_exact(machine, start.dump)
+    with recording.open(REPLAYED) as reader:
+        source = TraceWindow(reader, recording.first_row, None)
+        census = take_census(source)
+        driver = SlobDriver(machine, map_caches(machine, census).tolist(), census)
+        steps = read_steps(RequestStream(source, census), source.chunks(CHUNK_ROWS))
+    begin = 0
+    for snapshot in recording.later:
+        if snapshot.dump is not None and snapshot.row >= 0:
+            end = bisect_left(steps, snapshot.row, lo=begin, key=lambda step: step.row)
+            driver.play(steps[begin:end])
+            driver.compare(snapshot.dump, snapshot.name)
+            begin = end
+    driver.play(steps[begin:])
+    driver.out.report(table)
+
+
 @dataclass(slots=True)
 class ForcedSlob:
     """
@@ -88,8 +138,8 @@ class ForcedSlob:
         Kind -> times.
     wrong
         Rows of objects put elsewhere.
-    lists
-        By dump: pages compared, and those with the recorded gaps at the recorded place of the recorded list.
+    gaps, places
+        By (dump, list): pages compared; of these, on that list with the recorded gaps; of these, at its place.
     """
 
     objects: int = 0
@@ -100,7 +150,21 @@ class ForcedSlob:
     freed_right: int = 0
     repairs: Counter[str] = field(default_factory=Counter)
     wrong: list[int] = field(default_factory=list)
-    lists: dict[str, tuple[int, int]] = field(default_factory=dict)
+    gaps: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    places: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    def report(self, table: Table) -> None:
+        """Add it to the fidelity table."""
+        table.decisions(OBJECTS, FORCED, WHOLE, self.objects, self.objects_right)
+        table.decisions(NEW_PAGES, FORCED, WHOLE, self.new_pages, self.new_pages_right)
+        table.decisions(FREED, FORCED, WHOLE, self.freed, self.freed_right)
+        for row in self.wrong[:SHOWN]:
+            table.differ(OBJECTS, FORCED, WHOLE, "object", "elsewhere", "its place", 1, row)
+        for what, counts in ((GAPS, self.gaps), (PLACES, self.places)):
+            for (name, which), (compared, equal) in counts.items():
+                table.decisions(f"{what}: {which}", FORCED, name, compared, equal)
+        for kind, n in self.repairs.items():
+            table.repair(f"SLOB: {kind}", n)
 
 
 class SlobDriver:
@@ -273,14 +337,14 @@ class SlobDriver:
 
     # -- dumps ------------------------------------------------------------------------------------
 
-    def compare(self, dump: ExactDump) -> None:
-        """Pages on the lists, with their gaps, place by place."""
-        for which, name in enumerate(("small", "medium", "large")):
+    def compare(self, dump: ExactDump, name: str) -> None:
+        """Pages on the lists, with their gaps, and place by place."""
+        for which, kind in enumerate(SLOB_LIST_KINDS):
             ours = self.slob.pages_of(which)
-            real = [(page.pfn, page.free) for page in dump.slob_lists.get(name, [])]
-            self.out.lists[f"{dump.name} {name}"] = (
-                max(len(real), len(ours)), sum(a == b for a, b in zip(ours, real, strict=False))
-            )
+            real = [(page.pfn, page.free) for page in dump.slob_lists.get(kind, [])]
+            longer, known = max(len(real), len(ours)), dict(real)
+            self.out.gaps[name, kind] = longer, sum(known.get(pfn) == gaps for pfn, gaps in ours)
+            self.out.places[name, kind] = longer, sum(a[0] == b[0] for a, b in zip(ours, real, strict=False))
 
 
 def read_steps(requests: Iterable[Requests], chunks: Iterable[EventChunk]) -> list[Step]:

@@ -14,6 +14,7 @@ from memtrace.metrics.run_folder import check_destination, create
 
 from .forced_pages import force_pages
 from .forced_slab import force_slab
+from .forced_slob import force_slob
 from .forced_slub import force_slub
 from .free_running import run_free
 from .recording import Recording
@@ -26,7 +27,7 @@ Progress = Callable[[str, int, int], None]
 FORCED_DRIVERS: dict[str, tuple[Callable[[Recording, Table], None], ...]] = {
     "slub": (force_pages, force_slub),
     "slab": (force_pages, force_slab),
-    "slob": (force_pages,),
+    "slob": (force_pages, force_slob),
 }
 """By allocator: what is forced along a recording, one driver after the other."""
 

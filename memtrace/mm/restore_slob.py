@@ -13,6 +13,7 @@ from memtrace.mm.slob import Slob
 if TYPE_CHECKING:
     from memtrace.snapshot.exact_dump import ExactDump
 
+SLOB_LIST_KINDS = ("small", "medium", "large")
 _STATIC = ("kmem_cache", 64)
 """SLOB's cache of caches is on no list, so no dump has it (EXACT C8)."""
 
@@ -30,7 +31,7 @@ def restore_slob(machine: Machine, dump: ExactDump) -> None:
         index = slob.create_cache(known.name, known.object_size, known.align, known.flags, known.ctor)
         slob.caches[index].align = known.align
         slob.caches[index].size = known.size
-    for which, name in enumerate(("small", "medium", "large")):
+    for which, name in enumerate(SLOB_LIST_KINDS):
         for page in dump.slob_lists.get(name, []):
             machine.frames.kind[page.pfn] = PAGE_USED
             machine.frames.order[page.pfn] = 0

@@ -17,6 +17,7 @@ from memtrace.mm.constants import (
     WAKE_RCU,
     ZERO_SIZE_PTR,
 )
+from memtrace.mm.mmzone import Zone
 from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.paths import (
     COST_KFREE_NULL,
@@ -36,6 +37,8 @@ _CACHE_LINE = 64
 _UNITS = 2048
 _SIZE_BITS = 16
 _SIZE_MASK = 0xFFFF
+_LARGE_KMALLOC = 0
+"""Entry in ``live`` of a kmalloc of whole pages: cache 0, which has no such objects, and no bytes."""
 
 
 @cython.cclass
@@ -71,6 +74,8 @@ class Slob(SlobPages):
     waiting: list
     """(address, bytes, CPU) of blocks that wait for a grace period, oldest first; gone up to ``nr_released``."""
     nr_released: cython.int
+    hidden_pages: cython.longlong
+    """Pages that the starting state counted and could not place: full ones, and blocks of whole pages."""
 
     def __init__(
         self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint, word: cython.int
@@ -80,6 +85,7 @@ class Slob(SlobPages):
         self.live = {}
         self.waiting = []
         self.nr_released = 0
+        self.hidden_pages = 0
         for name in SLOB_LISTS:
             self.create_cache(name, 2)
 
@@ -145,7 +151,13 @@ class Slob(SlobPages):
             self.it.step(COST_KFREE_NULL, 1)
             return ZERO_SIZE_PTR
         if size >= PAGE_SIZE - _MINALIGN:
-            return self.kmalloc_large(size, gfp, node, cpu)
+            large: cython.longlong = self.kmalloc_large(size, gfp, node, cpu)
+            if large != 0:
+                self.account_slab_pages(
+                    cython.cast(cython.int, large >> PAGE_SHIFT), cython.cast(cython.int, self.last_bytes >> PAGE_SHIFT)
+                )
+                self.live[large] = _LARGE_KMALLOC
+            return large
         align: cython.int = _MINALIGN
         if size & (size - 1) == 0 and size > align:
             align = cython.cast(cython.int, size)
@@ -182,6 +194,7 @@ class Slob(SlobPages):
             if pfn == NIL:
                 self.it.path = PATH_ALLOC_FAILED
                 return 0
+            self.account_slab_pages(pfn, 1 << s.order)
             self.it.path = PATH_ALLOC_LARGE
             addr = cython.cast(cython.longlong, pfn) << PAGE_SHIFT
             self.live[addr] = cython.cast(cython.longlong, s.index) << _SIZE_BITS
@@ -207,9 +220,11 @@ class Slob(SlobPages):
             self.it.step(COST_KFREE_NULL, 1)
             return
         pfn: cython.int = cython.cast(cython.int, addr >> PAGE_SHIFT)
-        if self.frames.slab[pfn] != NIL or addr in self.live:
+        if self.frames.slab[pfn] != NIL or self.live.get(addr, _LARGE_KMALLOC) != _LARGE_KMALLOC:
             self.slab_free(self.frames.slab[pfn], addr, cpu)
             return
+        if self.live.pop(addr, NIL) == NIL:
+            self.unhide(pfn, 1 << self.frames.order[pfn])
         self.last_cache = NIL
         self.last_bytes = cython.cast(cython.longlong, PAGE_SIZE) << self.frames.order[pfn]
         self.free_large(pfn, cpu)
@@ -218,6 +233,7 @@ class Slob(SlobPages):
     @cython.exceptval(check=False)
     def free_large(self, pfn: cython.int, cpu: cython.int) -> cython.void:
         """Kernel: slob_free_pages()."""
+        self.account_slab_pages(pfn, -(1 << self.frames.order[pfn]))
         self.pages.free_pages(pfn, self.frames.order[pfn], cpu)
         self.it.path = PATH_FREE_LARGE
         self.it.step(COST_LARGE_KMALLOC, 1)
@@ -298,10 +314,38 @@ class Slob(SlobPages):
     @cython.exceptval(check=False)
     def reveal_slab(self, s: KmemCache, pfn: cython.int, order: cython.int, node: cython.int) -> cython.void:
         """A page that is on no list is full; an object of a page or more is a block of its own."""
+        self.unhide(pfn, 1 << order)
         if s.size >= PAGE_SIZE:
             return
+        self.account_slab_pages(pfn, -1)
         row: cython.int = self.add_page(pfn, 0)
         self.sp_other[row] = _UNITS
+
+    @cython.ccall
+    @cython.exceptval(check=False)
+    def hide_pages(self, pages: cython.longlong) -> cython.void:
+        """Count pages whose place is not known."""
+        self.hidden_pages = pages
+        self.home_zone().slab_pages += pages
+
+    @cython.cfunc
+    def home_zone(self) -> Zone:
+        """The zone in which pages without a place are counted: the highest that slab pages may come from."""
+        zone: Zone
+        for zone in self.pages.zonelists[0]:
+            if zone.zone_idx <= self.pages.gfp_zone[0]:
+                return zone
+        return self.pages.zones[0]
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def unhide(self, pfn: cython.int, pages: cython.int) -> cython.void:
+        """Pages turn out to be SLOB's: they are among those without a place, or were not counted."""
+        zone: Zone = self.home_zone()
+        known: cython.longlong = min(self.hidden_pages, cython.cast(cython.longlong, pages))
+        self.hidden_pages -= known
+        zone.slab_pages -= known
+        self.account_slab_pages(pfn, pages)
 
     @cython.ccall
     def claim(self, addr: cython.longlong, cache: cython.int) -> cython.bint:

@@ -66,6 +66,8 @@ def _validate_objects(slob: Slob) -> dict:
     end: cython.longlong = 0
     for addr in sorted(slob.live):
         index, size = slob.live[addr] >> 16, slob.live[addr] & 0xFFFF
+        if size == 0 and index < NR_SLOB_LISTS:
+            continue
         block = addr - (8 if index < NR_SLOB_LISTS else 0)
         if block < end:
             fail(f"SLOB object at {addr:#x}", "overlaps the one before", f"begins at {end:#x} or later")
