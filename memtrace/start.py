@@ -16,7 +16,6 @@ from .errors import ConfigError
 from .machines import load_machine, machine_from_exact, machine_from_proc
 from .snapshot.exact import find_start, read_exact
 from .snapshot.proc import ProcSnapshot, read_proc
-from .trace.naming import plain_kmalloc
 from .units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
@@ -43,6 +42,10 @@ class Start:
         First row of the trace to replay.
     machine
         None until the trace has been read, when the machine is to be derived from it.
+    recorded_allocator
+        Which slab allocator the snapshot's kernel had; "" when it does not show.
+    slob_pages
+        All pages that SLOB held, as /proc/vmstat counts them; 0 when not known.
     sentence
         What the report says about it.
     """
@@ -51,6 +54,8 @@ class Start:
     machine: MachineConfig | None = None
     dump: ExactDump | None = None
     proc: ProcSnapshot | None = None
+    recorded_allocator: str = ""
+    slob_pages: int = 0
     sentence: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -77,12 +82,14 @@ def choose_start(
     files = find_start(folder)
     if files.exact is not None:
         dump = read_exact(files.exact)
-        start = Start(machine=machine_from_exact(dump), dump=dump)
+        start = Start(machine=machine_from_exact(dump), dump=dump, recorded_allocator=dump.allocator)
+        if dump.slob and files.proc:
+            start.slob_pages = sum(n for name, n in read_proc(folder).vmstat.items() if name.startswith("nr_slab_"))
         row = reader.find_marker((dump.marker,))
         start.sentence = f"the exact state of dump “{dump.name}”, every list in its order"
     else:
         proc = read_proc(folder)
-        start = Start(machine=machine_from_proc(proc), proc=proc)
+        start = Start(machine=machine_from_proc(proc), proc=proc, recorded_allocator=proc.allocator)
         row = reader.find_marker((files.proc_marker, f"SNAP_BEGIN {Path(folder).name}"))
         start.sentence = (
             f"the counts of snapshot “{Path(folder).name}” (/proc and /sys files); where free blocks lie within a "
@@ -134,27 +141,28 @@ def lay_out_start(
     from .mm.boot import boot, build
     from .mm.restore import restore_exact
     from .mm.restore_proc import group_seen, restore_caches, restore_proc
+    from .mm.restore_slob import hide_slob_pages
 
     if start.machine is None:
         raise ConfigError("no machine to start on.")
     if start.proc is not None and any(cache.name.startswith("kmalloc-cg-") for cache in start.proc.caches):
         kernel = replace(kernel, memcg=True)
     notes = list(start.notes)
-    if start.dump is not None:
+    if start.recorded_allocator not in ("", allocator):
+        machine = build(start.machine, kernel, seed, allocator)
+        cache_map = _carry_over(start, machine, census, notes)
+    elif start.dump is not None:
         machine = build(start.machine, kernel, seed, allocator)
         restore_exact(machine, start.dump)
+        if start.slob_pages:
+            hide_slob_pages(machine, start.slob_pages)
         cache_map = map_caches(machine, census)
     elif start.proc is not None:
         machine = build(start.machine, kernel, seed, allocator)
         restore_caches(machine, start.proc)
         cache_map = map_caches(machine, census)
         live, free = seen_objects(machine, census, cache_map)
-        used = [
-            (pfn, order)
-            for pfn, order in zip(census.start_pfn.tolist(), census.start_order.tolist(), strict=True)
-            if machine.pages.zone_of(pfn) >= 0
-        ]
-        counts = restore_proc(machine, start.proc, group_seen(machine, live, free), used)
+        counts = restore_proc(machine, start.proc, group_seen(machine, live, free), _used_blocks(machine, census))
         notes.append(
             f"Of {counts.slabs:,} slabs at the start the trace shows where {counts.slabs_seen:,} lay and what was free "
             f"in them; {counts.slabs_beyond:,} of these are more than slabinfo counted."
@@ -167,9 +175,66 @@ def lay_out_start(
     return machine, cache_map, notes
 
 
-def map_caches(machine: Machine, census: Census) -> np.ndarray:
+def _used_blocks(machine: Machine, census: Census) -> list[tuple[int, int]]:
+    """(first pfn, order) of the page blocks that were in use at the start and that the trace frees."""
+    blocks = zip(census.start_pfn.tolist(), census.start_order.tolist(), strict=True)
+    return [(pfn, order) for pfn, order in blocks if machine.pages.zone_of(pfn) >= 0]
+
+
+def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]) -> np.ndarray:
+    """Lay out a snapshot of another allocator than the machine's; the machine's cache of each cache of the trace."""
+    from .mm.restore import restore_zones, settle_pages
+    from .mm.restore_across import carry_over, create_caches, populations_of, populations_of_proc
+    from .mm.restore_proc import LayoutCounts, restore_zones_proc
+
+    recorded = start.recorded_allocator
+    if start.dump is not None:
+        populations = populations_of(start.dump)
+        restore_zones(machine, start.dump)
+        settle_pages(machine)
+    else:
+        assert start.proc is not None
+        populations = populations_of_proc(start.proc.caches)
+    create_caches(machine, populations, merge=recorded == "slob")
+    cache_map = map_caches(machine, census, own_sizes=False)
+    caches = cache_map.tolist()
+    columns = (census.start_addr, census.start_cache)
+    seen = [
+        (addr, census.caches[cache].name, caches[cache])
+        for addr, cache in zip(*(column.tolist() for column in columns), strict=True)
+        if cache >= 0 and caches[cache] >= 0 and addr >= 0 and machine.pages.zone_of(addr >> 12) >= 0
+    ]
+    if start.proc is not None:
+        order_of = {name: p.order for p in populations for name in (p.name, *p.aliases)}
+        slabs = {(a >> 12 >> order_of.get(n, 0) << order_of.get(n, 0), order_of.get(n, 0)) for a, n, _ in seen}
+        restore_zones_proc(machine, start.proc, [*_used_blocks(machine, census), *sorted(slabs)], LayoutCounts())
+    moved = carry_over(machine, populations, seen)
+    start.sentence = (
+        f"{start.sentence.split(',')[0].replace('exact ', '')} of a kernel with {recorded.upper()}, carried over to "
+        f"{str(machine.slab.name).upper()}: "
+    )
+    if recorded == "slob":
+        start.sentence += (
+            f"its {moved.objects:,} objects that the trace frees are allocated again, all other pages stay in use "
+            "(SLOB's do not tell what lies in them)"
+        )
+    else:
+        start.sentence += (
+            f"its {moved.slabs:,} slabs ({moved.pages:,} pages) given back to the buddy system and their "
+            f"{moved.objects:,} live objects allocated again, {len(machine.moved):,} of which the trace frees"
+        )
+    if moved.slabs_not_found:
+        notes.append(f"{moved.slabs_not_found:,} slabs of the snapshot could not be given back: their place is taken.")
+    if moved.objects_failed:
+        notes.append(f"{moved.objects_failed:,} objects of the snapshot found no memory under the other allocator.")
+    return cache_map
+
+
+def map_caches(machine: Machine, census: Census, own_sizes: bool = True) -> np.ndarray:
     """
     The machine's cache of each cache of the trace; one that it does not have is created.
+
+    ``own_sizes``: the trace is of the machine's allocator, so recorded sizes are sizes of its own.
 
     A cache that the trace itself creates is left out (-1) until it does.
 
@@ -181,7 +246,7 @@ def map_caches(machine: Machine, census: Census) -> np.ndarray:
     places = caches_by_place(machine, census)
     for i, cache in enumerate(census.caches):
         if found[i] < 0:
-            found[i] = places.get(i, slab.find_cache(plain_kmalloc(cache.name)))
+            found[i] = places.get(i, slab.kmalloc_home(cache.name))
     taken = set(found)
     seen = Counter({cache.name: cache.allocs for cache in census.caches})
     for i, cache in enumerate(census.caches):
@@ -194,10 +259,11 @@ def map_caches(machine: Machine, census: Census) -> np.ndarray:
             if unnamed is not None:
                 found[i] = unnamed.index
                 continue
-        object_size = max(cache.object_size, 1)
+        # SLOB's cache of caches says that its objects have no size (EXACT C8).
+        object_size = max(cache.object_size or cache.size, 1)
         found[i] = slab.create_cache(
             cache.name, object_size, 8, _RECLAIM_ACCOUNT if cache.reclaimable else 0, merge=False,
-            size=max(cache.size, (object_size + 7) & ~7),
+            size=max(cache.size, (object_size + 7) & ~7) if own_sizes else 0,
         )
     return np.array(found, np.int32)
 
@@ -224,8 +290,8 @@ def _unnamed(name: str, candidates: list[KmemCache], allocs: Counter[str]) -> Km
 def caches_by_place(machine: Machine, census: Census) -> dict[int, int]:
     """The machine's cache of those that no event names, by their objects that were free in an exact dump."""
     places: dict[int, int] = {}
-    if not machine.exact:
-        return places
+    if not machine.exact or machine.slab.name == "slob":
+        return places  # SLOB's pages belong to no cache
     for addr, cache in zip(census.start_free_addr.tolist(), census.start_free_cache.tolist(), strict=True):
         if cache >= 0 and cache not in places and census.caches[cache].inferred and addr >= 0:
             pfn = addr >> 12

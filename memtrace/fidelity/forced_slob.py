@@ -358,7 +358,8 @@ def read_steps(requests: Iterable[Requests], chunks: Iterable[EventChunk]) -> li
         for event, kind in ((EV_PAGE_ALLOC, PAGE_TAKEN), (EV_PAGE_FREE, PAGE_GIVEN)):
             at = np.flatnonzero((chunk.event == event) & (chunk.pfn > 0) & (chunk.order == 0))
             none = np.full(len(at), -1)
-            known = {"row": chunk.row0 + at, "kind": np.full(len(at), kind), "cpu": chunk.cpu[at], "addr": chunk.pfn[at]}
+            known = {"row": chunk.row0 + at, "kind": np.full(len(at), kind), "cpu": chunk.cpu[at],
+                     "addr": chunk.pfn[at]}
             for name in _COLUMNS:
                 parts[name].append(known.get(name, none).astype(np.int64))
     whole = [np.concatenate(parts[name]) for name in _COLUMNS]

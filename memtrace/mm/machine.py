@@ -51,6 +51,8 @@ class Machine:
     nr_offline: cython.int
     exact: cython.bint
     """Pages that pre-date the trace lie where the recording says (exact dump)."""
+    moved: dict
+    """Recorded address -> (address, cache, bytes) of objects carried over from another allocator, until adopted."""
 
     def __init__(
         self, pages: PageAllocator, slab: SlabAllocator, percpu: PercpuAllocator, config: Any, pcp_params: Any
@@ -72,6 +74,7 @@ class Machine:
         self.runs_on = array("i", range(self.nr_cpus))
         self.nr_offline = 0
         self.exact = False
+        self.moved = {}
 
     # -- objects ----------------------------------------------------------------------------------
 
@@ -196,6 +199,9 @@ class Machine:
         allocated, from the first CPU, at no cost.
         """
         s: KmemCache
+        if addr in self.moved:
+            found, self.slab.last_cache, self.slab.last_bytes = self.moved.pop(addr)
+            return found
         if not self.exact:
             if cache == NIL:
                 return 0

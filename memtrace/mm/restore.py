@@ -150,6 +150,34 @@ def forget_owners(machine: Machine, zone: Zone) -> cython.void:
                 frames.mt[pfn] = 0
 
 
+@cython.ccall
+def give_back(machine: Machine, pfn: cython.int, order: cython.int) -> cython.int:
+    """Pages of a slab that is not laid out go to the buddy system: 1, or 0 when somebody is known to have them."""
+    if not machine.is_unknown(pfn, 1 << order):
+        return 0
+    zone: Zone = machine.pages.zones[machine.pages.zone_of(pfn)]
+    machine.mark_used(pfn, order)
+    machine.pages.free_one_page(zone, pfn, order, zone.get_pageblock_migratetype(pfn), True)
+    zone.used_pages -= 1 << order
+    return 1
+
+
+@cython.ccall
+def find_and_give_back(machine: Machine, node: cython.int, order: cython.int, count: cython.int) -> cython.int:
+    """The same of ``count`` slabs of which the place is not known, from their node's high end downwards; how many."""
+    zone: Zone
+    size: cython.int = 1 << order
+    found: cython.int = 0
+    for zone in machine.pages.zonelists[node]:
+        if zone.zone_idx > machine.pages.gfp_zone[0]:
+            continue
+        pfn: cython.int = (zone.end_pfn >> order << order) - size
+        while found < count and pfn >= zone.start_pfn:
+            found += give_back(machine, pfn, order)
+            pfn -= size
+    return found
+
+
 def restore_slub_cache(machine: Machine, known: DumpedCache) -> None:
     """One cache with its CPU slabs, partial lists and counts; its counters start at zero."""
     slub: Slub = cython.cast(Slub, machine.slab)

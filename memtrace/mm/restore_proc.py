@@ -26,7 +26,7 @@ from memtrace.mm.constants import (
     SLAB_RECLAIM_ACCOUNT,
     SLAB_TYPESAFE_BY_RCU,
 )
-from memtrace.mm.restore import add_partial, add_pcp_pages, forget_owners, place_free, push_cpu_partial, restore_slab
+from memtrace.mm.restore import add_partial, add_pcp_pages, place_free, push_cpu_partial, restore_slab, settle_pages
 
 if TYPE_CHECKING:
     from memtrace.mm.machine import Machine
@@ -164,32 +164,40 @@ def restore_proc(
         (pfn, order) of page blocks that the trace shows to be in use at the start.
     """
     counts = LayoutCounts()
-    taken = bytearray(machine.frames.nr_frames)
-    for start, end in machine.config.holes:
-        taken[start:end] = bytes([_HOLE]) * (min(end, len(taken)) - start)
-    for pfn, order in used_pages:
-        taken[pfn : pfn + (1 << order)] = b"\1" * (1 << order)
     by_cache: dict[int, list[SeenSlab]] = defaultdict(list)
     for slab in seen:
         by_cache[slab.cache].append(slab)
-        pages = 1 << machine.slab.caches[slab.cache].order
-        taken[slab.pfn : slab.pfn + pages] = b"\1" * pages
-    for zone in machine.pages.zones:
-        known = next((z for z in snapshot.zones if (z.node, z.name) == (zone.node, zone.name)), None)
-        if known is not None:
-            _ZoneLayout(machine, zone, known, taken, counts).place()
-    for zone in machine.pages.zones:
-        forget_owners(machine, zone)
+    slabs = [(slab.pfn, machine.slab.caches[slab.cache].order) for slab in seen]
+    restore_zones_proc(machine, snapshot, [*used_pages, *slabs], counts)
     by_name = {known.name: known for known in snapshot.caches}
     for cache in machine.slab.caches:
         known_cache = by_name.get(cache.name)
         _place_cache(machine, cache, known_cache, by_cache.get(cache.index, []), counts)
-    for zone in machine.pages.zones:
-        parked = sum(pcp.count for pcp in zone.pcp)
-        zone.given_pages = zone.managed
-        zone.used_pages = zone.managed - zone.free_pages - parked
     machine.exact = bool(seen)
     return counts
+
+
+def restore_zones_proc(
+    machine: Machine, snapshot: ProcSnapshot, used: list[tuple[int, int]], counts: LayoutCounts
+) -> None:
+    """
+    Free blocks, per-CPU pages and pageblock types of every zone, beside what is known to be in use.
+
+    Parameters
+    ----------
+    used
+        (first pfn, order) of blocks that the trace shows to be in use: slabs, and pages.
+    """
+    taken = bytearray(machine.frames.nr_frames)
+    for start, end in machine.config.holes:
+        taken[start:end] = bytes([_HOLE]) * (min(end, len(taken)) - start)
+    for pfn, order in used:
+        taken[pfn : pfn + (1 << order)] = b"\1" * (1 << order)
+    for zone in machine.pages.zones:
+        known = next((z for z in snapshot.zones if (z.node, z.name) == (zone.node, zone.name)), None)
+        if known is not None:
+            _ZoneLayout(machine, zone, known, taken, counts).place()
+    settle_pages(machine)
 
 
 # Slabs -------------------------------------------------------------------------------------------------------------

@@ -36,3 +36,9 @@ def restore_slob(machine: Machine, dump: ExactDump) -> None:
             machine.frames.kind[page.pfn] = PAGE_USED
             machine.frames.order[page.pfn] = 0
             slob.restore_page(page.pfn, which, page.free)
+
+
+def hide_slob_pages(machine: Machine, counted: int) -> None:
+    """Say how many pages SLOB held in all: those on no list were full, or objects of a page or more."""
+    slob: Slob = cython.cast(Slob, machine.slab)
+    slob.hide_pages(max(0, counted - sum(slob.list_pages)))

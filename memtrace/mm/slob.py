@@ -325,8 +325,9 @@ class Slob(SlobPages):
     @cython.exceptval(check=False)
     def hide_pages(self, pages: cython.longlong) -> cython.void:
         """Count pages whose place is not known."""
+        zone: Zone = self.home_zone()
         self.hidden_pages = pages
-        self.home_zone().slab_pages += pages
+        zone.slab_pages += pages
 
     @cython.cfunc
     def home_zone(self) -> Zone:

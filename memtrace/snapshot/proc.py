@@ -95,6 +95,13 @@ class ProcSnapshot:
     def nodes(self) -> int:
         return 1 + max(zone.node for zone in self.zones)
 
+    @property
+    def allocator(self) -> str:
+        """Which slab allocator the kernel had: only SLAB's slabinfo has limits, SLOB has none; "" when not known."""
+        if self.caches:
+            return "slab" if any(cache.limit > 0 for cache in self.caches) else "slub"
+        return "" if "slabinfo" in self.missing else "slob"
+
 
 def read_proc(directory: str | Path) -> ProcSnapshot:
     """

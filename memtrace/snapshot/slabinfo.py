@@ -66,8 +66,15 @@ class ProcCache:
     joined: str = "none"
     aliases: tuple[str, ...] = ()
     """Other names served by this cache, sorted."""
+    limit: int = -1
+    """Largest number of objects in a CPU's array: SLAB's tunable, 0 under SLUB."""
     sysfs: dict[str, str] = field(default_factory=dict)
     """All recorded attributes as text (SLUB_STATS counters are here)."""
+
+
+_ROW = re.compile(
+    r"(.+?) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) : tunables +(\d+) .*: slabdata +(\d+) +(\d+) "
+)
 
 
 def read_caches(folder: Path) -> tuple[ProcCache, ...]:
@@ -106,11 +113,11 @@ def _read_slabinfo(path: Path) -> list[ProcCache]:
         if line.startswith(("slabinfo", "#")) or not line.strip():
             continue
         # Cache names may hold blanks and colons, so the numbers are found from the first " : ".
-        match = re.match(r"(.+?) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) : tunables .* : slabdata +(\d+) +(\d+) ", line)
+        match = _ROW.match(line)
         if match is None:
             raise bad_line(path, number, line, "name, five numbers, tunables and slabdata (slabinfo 2.x)")
         n = [int(part) for part in match.groups()[1:]]
-        rows.append(ProcCache(match[1], n[0], n[1], n[2], n[3], n[4], n[6]))
+        rows.append(ProcCache(match[1], n[0], n[1], n[2], n[3], n[4], n[7], limit=n[5]))
     return rows
 
 

@@ -157,20 +157,12 @@ def kmalloc_cache_name(cls: AllocClass) -> str:
     """
     The general-purpose cache of a kmalloc class, or "" when it has none (large, or SLOB's odd sizes).
 
-    A kernel without a cache of that family serves it from kmalloc-N; whoever has the caches knows (``plain_kmalloc``).
+    A kernel without a cache of that family serves it from kmalloc-N; whoever has the caches knows (``kmalloc_home``).
     """
     size = cls.bytes_alloc
     if cls.kind != CLASS_KMALLOC or size > LARGE_KMALLOC_BYTES or size not in KMALLOC_SIZES:
         return ""
     return KMALLOC_PREFIXES[cls.family] + (f"{size >> 10}k" if size >= 1024 else str(size))
-
-
-def plain_kmalloc(name: str) -> str:
-    """``kmalloc-N`` for the name of any family's cache of that size; other names stay as they are."""
-    for prefix in KMALLOC_PREFIXES[1:]:
-        if name.startswith(prefix):
-            return KMALLOC_PREFIXES[0] + name.removeprefix(prefix)
-    return name
 
 
 def unpack_votes(items: Iterable[tuple[int, int]]) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:
