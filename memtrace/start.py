@@ -210,7 +210,7 @@ def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]
         restore_zones_proc(machine, start.proc, [*_used_blocks(machine, census), *sorted(slabs)], LayoutCounts())
     moved = carry_over(machine, populations, seen)
     start.sentence = (
-        f"{start.sentence.split(',')[0].replace('exact ', '')} of a kernel with {recorded.upper()}, carried over to "
+        f"{start.sentence.partition(';')[0].partition(',')[0].replace('exact ', '')} of a kernel with {recorded.upper()}, carried over to "
         f"{str(machine.slab.name).upper()}: "
     )
     if recorded == "slob":
