@@ -209,10 +209,8 @@ def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]
         slabs = {(a >> 12 >> order_of.get(n, 0) << order_of.get(n, 0), order_of.get(n, 0)) for a, n, _ in seen}
         restore_zones_proc(machine, start.proc, [*_used_blocks(machine, census), *sorted(slabs)], LayoutCounts())
     moved = carry_over(machine, populations, seen)
-    start.sentence = (
-        f"{start.sentence.partition(';')[0].partition(',')[0].replace('exact ', '')} of a kernel with {recorded.upper()}, carried over to "
-        f"{str(machine.slab.name).upper()}: "
-    )
+    what = start.sentence.partition(";")[0].partition(",")[0].replace("exact ", "")
+    start.sentence = f"{what} of a kernel with {recorded.upper()}, carried over to {str(machine.slab.name).upper()}: "
     if recorded == "slob":
         start.sentence += (
             f"its {moved.objects:,} objects that the trace frees are allocated again, all other pages stay in use "
