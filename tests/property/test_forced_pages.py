@@ -40,8 +40,9 @@ class Recorder:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.machine: Machine = booted(open_zone("DMA", 4, 4), open_zone("DMA32", 16, 12), cpus=2, pageblock_order=BLOCK,
-                                       batch=7, high=40)  # fmt: skip
+        self.machine: Machine = booted(
+            open_zone("DMA", 4, 4), open_zone("DMA32", 16, 12), cpus=2, pageblock_order=BLOCK, batch=7, high=40
+        )
         self.places = PagePlaces(self.machine.pages)
         self.rows: list[str] = []
         self.live: list[tuple[int, int]] = []
