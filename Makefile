@@ -14,7 +14,7 @@ COMPILED := $(shell grep -rlx --include='*.py' 'import cython' memtrace)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build replay test test-all test-interpreted lint typecheck bench docs clean
+.PHONY: help venv build replay test test-all test-interpreted lint typecheck bench docs fidelity clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,9 @@ bench: $(VENV)/.built ## measure how fast it is
 
 docs: $(VENV)/.built ## write the generated documents again
 	$(BIN)/python -m memtrace.metrics.schema > docs/metrics.md
+
+fidelity: $(VENV)/.built ## write the README's fidelity tables again: make fidelity RECORDINGS=FOLDER
+	$(BIN)/python -m memtrace.fidelity.readme $(RECORDINGS) README.md
 
 clean: ## remove everything that was built, and .venv
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis memtrace/_built.json

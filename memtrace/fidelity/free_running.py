@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtrace.machines import machine_from_exact, machine_from_proc
 from memtrace.run import replay
+from memtrace.snapshot.percpu import read_percpu_stats
 from memtrace.snapshot.proc import read_proc
 
 from .positions import PCP_ORDERS, Burst, Drain
@@ -36,7 +37,10 @@ CHANGE = "change of slabs per cache since the start"
 FAST_SLOW = "SLUB fast and slow counts per cache and CPU"
 SLUB_STATS = "SLUB statistics, all counters"
 SLAB_STATS = "SLAB statistics"
-SLAB_PAGES = "pages in slabs"
+SLAB_PAGES = "change of SLOB's pages since the start, large objects too"
+SLOB_LISTS = "SLOB pages with room, by list"
+SLOB_TOTAL = "SLOB pages with room, all lists together"
+PERCPU = "change of percpu areas, chunks and empty pages since the start"
 FREE_PAGES = "free pages by zone and order"
 FREE_TYPES = "free pages by zone, order and type"
 PCP_PAGES = "pages on per-CPU lists, by zone and CPU"
@@ -48,6 +52,9 @@ PAGES = "requested pages at the recorded pfn (chaotic once one has parted)"
 
 BULK_ONLY = "maple_node"
 """The cache whose bulk calls no tracepoint shows, so that its counters are compared apart (EXACT C 3)."""
+PERCPU_FILE = "/sys/kernel/debug/percpu_stats"
+_PERCPU = {"nr_cur_alloc": "areas", "nr_chunks": "chunks", "empty_pop_pages": "empty_pages"}
+"""Name in percpu_stats -> the run's column."""
 _FAST_SLOW = ("alloc_fastpath", "alloc_slowpath", "free_fastpath", "free_slowpath")
 _SLAB_STATS = {"allochit": "alloc_fastpath", "allocmiss": "allocmiss", "freehit": "free_fastpath",
                "freemiss": "freemiss", "grown": "alloc_slab"}
@@ -123,6 +130,7 @@ class _Comparison:
         slabs = slabs_of(dump)
         if slabs:
             self._slabs(where, slabs, t_ns)
+        self._slob_lists(where, dump, t_ns)
         self._slub_statistics(where, dump, t_ns)
         self._slab_statistics(where, dump, t_ns)
         blocks: dict[tuple[str, int, int], int] = {}
@@ -135,11 +143,9 @@ class _Comparison:
 
     def _proc(self, snapshot: Snapshot, proc: ProcSnapshot) -> None:
         where = snapshot.name
-        t_ns = self.file_ns(snapshot, "/proc/vmstat")
-        if self.recording.allocator == "slob" and proc.vmstat:
-            real = sum(n for name, n in proc.vmstat.items() if name.startswith("nr_slab_"))
-            ours = int(self.at("zones", t_ns).slab_pages.sum())
-            self.table.quantities(SLAB_PAGES, FREE, where, {"all": real}, {"all": ours})
+        if self.recording.allocator == "slob":
+            self._slab_pages(snapshot, proc)
+        self._percpu(snapshot)
         if snapshot.dump is not None:
             return
         if proc.caches:
@@ -152,6 +158,43 @@ class _Comparison:
         t_ns = self.file_ns(snapshot, "/proc/zoneinfo")
         pcp = {f"node {zone.node} {zone.name} CPU {p.cpu}": p.count for zone in proc.zones for p in zone.pcp}
         self._pcp(where, pcp, t_ns)
+
+    def _slab_pages(self, snapshot: Snapshot, proc: ProcSnapshot) -> None:
+        """SLOB: pages of small objects and of large ones. No file and no dump lists all that the start had."""
+        start = self.recording.start
+        if start is None or not start.proc or not proc.vmstat:
+            return
+        real, ours = [], []
+        for taken, state in ((start, read_proc(start.folder)), (snapshot, proc)):
+            real.append(sum(n for name, n in state.vmstat.items() if name.startswith("nr_slab_")))
+            ours.append(int(self.at("zones", self.file_ns(taken, "/proc/vmstat")).slab_pages.sum()))
+        note = f"of {real[1]:,}"
+        self.table.quantities(SLAB_PAGES, FREE, snapshot.name, {"all": real[1] - real[0]}, {"all": ours[1] - ours[0]},
+                              note)  # fmt: skip
+
+    def _slob_lists(self, where: str, dump: ExactDump, t_ns: int) -> None:
+        if not dump.slob_lists:
+            return
+        real = {f"slob {name}": len(pages) for name, pages in dump.slob_lists.items()}
+        frame = self.at("caches", t_ns)
+        ours = {str(name): int(n) for name, n in zip(frame.cache, frame.nr_partial, strict=True) if str(name) in real}
+        self.table.quantities(SLOB_LISTS, FREE, where, real, ours)
+        self.table.quantities(SLOB_TOTAL, FREE, where, {"all": sum(real.values())}, {"all": sum(ours.values())})
+
+    def _percpu(self, snapshot: Snapshot) -> None:
+        """Changes: what was allocated before the start shows in no trace."""
+        start = self.recording.start
+        if start is None or start.row < 0 or snapshot.row < 0:
+            return
+        states = [read_percpu_stats(taken.folder / "percpu_stats") for taken in (start, snapshot)]
+        if not all(states):
+            return
+        frames = [self.at("percpu", self.file_ns(taken, PERCPU_FILE)) for taken in (start, snapshot)]
+        real, ours = {}, {}
+        for name, column in _PERCPU.items():
+            real[column] = states[1][name] - states[0][name]
+            ours[column] = int(frames[1][column].sum()) - int(frames[0][column].sum())
+        self.table.quantities(PERCPU, FREE, snapshot.name, real, ours)
 
     def _slabs(self, where: str, real: dict[str, int], t_ns: int) -> None:
         ours = self._model_slabs(t_ns)

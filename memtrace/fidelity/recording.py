@@ -13,6 +13,8 @@ from memtrace.snapshot.exact import find_start, read_exact
 from memtrace.snapshot.exact_dump import ExactDump
 from memtrace.trace.source import TraceReader, open_trace
 
+_BEGINNINGS = ("boot", "start", "begin", "before")
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -118,7 +120,14 @@ def _snapshots(trace: Path, folder: Path) -> list[Snapshot]:
             dump = read_exact(files.exact) if files.exact is not None else None
             texts = (dump.marker,) if dump is not None else (files.proc_marker,)
             found.append(Snapshot(one.resolve().name, one, reader.find_marker(texts), dump, files.proc))
-    return sorted(found, key=lambda snapshot: snapshot.row)
+    return sorted(found, key=_place)
+
+
+def _place(snapshot: Snapshot) -> int:
+    """Its row; without a marker, what is called the beginning stands before the trace, anything else behind it."""
+    if snapshot.row >= 0:
+        return snapshot.row
+    return -1 if snapshot.name in _BEGINNINGS else 1 << 62
 
 
 def _holds_one(folder: Path) -> bool:
