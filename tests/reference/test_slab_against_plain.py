@@ -145,8 +145,8 @@ def plain_cache(s: SlabCache) -> Cache:
     )  # fmt: skip
 
 
-STREAMS = 120
-STEPS = 160
+STREAMS = 40
+STEPS = 120
 
 
 def test_random_streams() -> None:
