@@ -191,7 +191,7 @@ class SlubDriver:
         if slab < 0 or slub.caches[slub.sl_cache[slab]].index != cache:
             repairs["object of a slab that the model does not have"] += 1
             return
-        if slub.is_live(want):
+        if slub.is_live(want) and not self.end_group_of(want):
             repairs["object that the model holds handed out"] += 1
             return
         s = slub.caches[cache]
@@ -317,12 +317,24 @@ class SlubDriver:
         group = self.group[cpu, slab]
         group.append(addr)
         after = script.next_in_array[i]
-        if after >= 0 and forcing.slab_at(after) == slab:
-            return
-        del self.group[cpu, slab]
+        if after < 0 or forcing.slab_at(after) != slab:
+            self.end_group(cpu, slab)
+
+    def end_group(self, cpu: int, slab: int) -> None:
+        """Free the objects of one slab that a bulk free on a CPU has named so far."""
+        group = self.group.pop((cpu, slab))
         self.slub.bulk_free(group, len(group), cpu)
         if self.pages.freed:
             self.note_freed(self.slub.last_cache)
+
+    def end_group_of(self, addr: int) -> bool:
+        """An object is handed out that a bulk free has named: that free was over. Whether there is one."""
+        for (cpu, slab), group in self.group.items():
+            if addr in group:
+                self.end_group(cpu, slab)
+                self.out.order["bulk free over before its last row"] += 1
+                return True
+        return False
 
     # -- pages ------------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ def plain(ground_truth: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def test_caches_of_a_plain_trace(plain: tuple[Path, list[str]]) -> None:
-    """Measured: all but 0.04 % of the allocations have their cache's name, and none a wrong one."""
+    """Measured: all but 0.08 % of the allocations have their cache's name, and none a wrong one."""
     path, truth = plain
     with open_trace(path) as reader:
         census = take_census(reader)
