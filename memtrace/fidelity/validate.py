@@ -17,6 +17,7 @@ from .forced_slab import force_slab
 from .forced_slob import force_slob
 from .forced_slub import force_slub
 from .free_running import run_free
+from .percpu import force_percpu
 from .recording import Recording
 from .sizes import compare_sizes
 from .table import Table
@@ -75,6 +76,8 @@ def _compare(
 ) -> tuple[Table, dict[str, float]]:
     table, timings = Table(), {}
     compare_sizes(recording, table)
+    if forced:
+        force_percpu(recording, table)
     if forced:
         for driver in FORCED_DRIVERS[recording.allocator]:
             since = time.perf_counter()

@@ -31,11 +31,16 @@ from memtrace.mm.paths import (
 )
 from memtrace.mm.percpu_chunk import PcpuChunk
 from memtrace.mm.percpu_chunks import PercpuChunks
-from memtrace.mm.percpu_layout import PCPU_MIN_ALLOC_SHIFT, PCPU_MIN_ALLOC_SIZE, PCPU_MIN_UNIT_SIZE, PercpuLayout
+from memtrace.mm.percpu_layout import (
+    PCPU_EMPTY_POP_PAGES_HIGH,
+    PCPU_EMPTY_POP_PAGES_LOW,
+    PCPU_MIN_ALLOC_SHIFT,
+    PCPU_MIN_ALLOC_SIZE,
+    PCPU_MIN_UNIT_SIZE,
+    PercpuLayout,
+)
 
 PCPU_SLOT_FAIL_THRESHOLD = 3
-PCPU_EMPTY_POP_PAGES_LOW = 2
-PCPU_EMPTY_POP_PAGES_HIGH = 4
 GFP_KEPT = GFP_KERNEL | GFP_BIT_NORETRY | GFP_BIT_NOWARN
 GFP_BALANCE = GFP_NOIO | GFP_BIT_NORETRY | GFP_BIT_NOWARN
 ADOPTED_BYTES = 8
@@ -237,7 +242,7 @@ class PercpuAllocator(PercpuChunks):
         return (self.nr_empty_pop_pages > PCPU_EMPTY_POP_PAGES_HIGH + chunk.nr_empty_pop_pages
                 and chunk.nr_empty_pop_pages >= chunk.nr_pages // 4)
 
-    @cython.cfunc
+    @cython.ccall
     def populate_area(
         self, chunk: PcpuChunk, bit: cython.int, bits: cython.int, gfp: cython.longlong, cpu: cython.int
     ) -> cython.int:
