@@ -280,6 +280,10 @@ class _Job:
             )
             self.phase("write")
             recorder.finish(played.latency.columns(), played.locks.columns(), dispatcher.sites.columns())
+        moved = dispatcher.counts()["moved_to_online_cpu"]
+        if moved:
+            notes = [*notes, f"{moved:,} operations of offline CPUs were done by the next online CPU of the same node, "
+                             "or by the next online one where the node had none."]
         self._write_manifest(new_run, reader, start, census, notes + fold.notes, config, played, dispatcher,
                              requests.counts, costs, writers.rows)
 

@@ -122,7 +122,7 @@ class _Forced:
         elif not self.fits(fields):
             self.unknown += 1
         elif event == EV_PERCPU_FREE:
-            place = self.places.pop(fields.ptr, None)
+            place = self.places.pop(fields.ptr or 0, None)
             if place is not None:
                 self.percpu.release_area(*place)
             else:
