@@ -19,7 +19,7 @@ from memtrace.mm.boot import boot
 from memtrace.mm.percpu import PercpuAllocator
 from memtrace.mm.percpu_chunk import PcpuChunk
 from memtrace.mm.percpu_layout import PCPU_EMPTY_POP_PAGES_LOW, percpu_layout
-from memtrace.snapshot.percpu_stats import PercpuStats, read_percpu_stats
+from memtrace.snapshot.percpu import PercpuStats, read_percpu_chunks
 from memtrace.snapshot.proc import read_proc
 from memtrace.trace.percpu_events import PercpuFields, page_mask, parse_percpu
 from memtrace.trace.schema import EV_MARKER, EV_PERCPU_ALLOC, EV_PERCPU_CREATE_CHUNK, EV_PERCPU_FREE
@@ -46,7 +46,7 @@ def force_percpu(recording: Recording, table: Table) -> None:
     """Compare every percpu event of a trace from its first row, and percpu_stats at every snapshot that has it."""
     stats = {}
     for snapshot in [recording.start, *recording.later]:
-        found = read_percpu_stats(snapshot.folder) if snapshot is not None else None
+        found = read_percpu_chunks(snapshot.folder) if snapshot is not None else None
         if snapshot is not None and found is not None:
             stats[snapshot.name] = found
     rows = list(_rows(recording))
