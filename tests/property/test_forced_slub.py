@@ -110,6 +110,7 @@ class Recorder:
         one = self.rng.choice(known)
         addrs = [addr for addr in known if slab[addr >> 12] == slab[one >> 12]][:4]
         before = self.slabs()
+        self.row(cpu, "rcu_invoke_kfree_bulk_callback")  # else nothing tells two arrays apart
         for addr in addrs:
             self.live.remove((addr, False))
             self.row(cpu, "gt_bulk_obj", ptr=hex(BASE + addr), name=NAMED, call_site="bulk_out", text="free")
