@@ -169,6 +169,10 @@ class PcpParams:
         "by_type", "how a CPU's pages are kept", choices=("mixed", "by_type"),
         source="one list for all migratetypes until 2.6.31, then one for each",
     )
+    free_high_after: str = setting(
+        "half_min", "lists that tune themselves: pages freed in a row after which blocks of high orders are given back",
+        choices=("batch", "half_min"), source="a batch from 6.7 to 6.15; a batch and half of high_min since 6.16",
+    )
     cache_slice_kb: int = setting(
         1024, "kB of data cache that a CPU has for itself; beyond three batches, blocks of high orders are kept longer",
         source="PCPF_FREE_HIGH_BATCH, since 6.7; assumed",

@@ -141,6 +141,7 @@ def lay_out_start(
     from .mm.boot import boot, build
     from .mm.restore import restore_exact
     from .mm.restore_proc import group_seen, restore_caches, restore_proc
+    from .mm.restore_sheaves import fill_sheaves, part_sheaves
     from .mm.restore_slob import hide_slob_pages
 
     if start.machine is None:
@@ -162,7 +163,12 @@ def lay_out_start(
         restore_caches(machine, start.proc)
         cache_map = map_caches(machine, census)
         live, free = seen_objects(machine, census, cache_map)
+        free, in_sheaves = part_sheaves(machine, start.proc, free)
+        live += [(addr, cache) for (cache, _), addrs in in_sheaves.items() for addr in addrs]
         counts = restore_proc(machine, start.proc, group_seen(machine, live, free), _used_blocks(machine, census))
+        parked = fill_sheaves(machine, in_sheaves)
+        if parked:
+            notes.append(f"{parked:,} objects are taken to have been in sheaves at the start: they were used first.")
         notes.append(
             f"Of {counts.slabs:,} slabs at the start the trace shows where {counts.slabs_seen:,} lay and what was free "
             f"in them; {counts.slabs_beyond:,} of these are more than slabinfo counted."

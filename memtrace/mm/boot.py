@@ -89,6 +89,7 @@ def set_features(pages: PageAllocator, config: MachineConfig, kernel: KernelConf
     pages.pcp_orders = min(pcp.orders, PCP_ORDERS)
     pages.mixed_lists = pcp.lists == "mixed"
     pages.pcp_form = {"six_batches": PCP_FIXED, "low_mark": PCP_FREE_FACTOR, "auto": PCP_AUTO}[pcp.limit]
+    pages.free_high_late = pcp.free_high_after == "half_min"
     pages.cache_slice = pcp.cache_slice_kb // 4
 
 

@@ -19,12 +19,15 @@ class PcpTuning(FallbackForms):
     """Sizes of refills and drains of the kernel that ``pcp_form`` names."""
 
     pcp_form: cython.int
+    free_high_late: cython.bint
+    """Blocks of high orders go back only after half of high_min was freed in a row (6.16 and later)."""
     cache_slice: cython.int
     """Pages of the data cache that one CPU has for itself."""
 
     def __init__(self, frames: Frames, zones: list) -> None:
         FallbackForms.__init__(self, frames, zones)
         self.pcp_form = PCP_FREE_FACTOR
+        self.free_high_late = True
         self.cache_slice = 256
 
     @cython.cfunc
@@ -71,8 +74,9 @@ class PcpTuning(FallbackForms):
             return pcp.free_factor != 0 and high_order
         pcp.alloc_factor >>= 1
         if high_order:
+            enough: cython.int = pcp.batch + (pcp.high_min // 2 if self.free_high_late else 0)
             free_high = (
-                pcp.free_count >= pcp.batch
+                pcp.free_count >= enough
                 and pcp.prev_free_high_order
                 and (self.cache_slice <= 3 * pcp.batch or pcp.count >= pcp.batch)
             )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memtrace.mm.machine import Machine
     from memtrace.mm.mmzone import Zone
     from memtrace.mm.slub_slabs import SlubCache
-    from memtrace.snapshot.proc import ProcSnapshot, ProcZone
+    from memtrace.snapshot.proc import PcpState, ProcSnapshot, ProcZone
     from memtrace.snapshot.slabinfo import ProcCache
 
 
@@ -330,6 +330,7 @@ class _ZoneLayout:
             self.counts.blocks_unplaced += sum(self.left)
         for state in self.known.pcp:
             if state.cpu < self.machine.nr_cpus:
+                self.tune(state)
                 self.park(state.cpu, state.count)
 
     def assign_types(self) -> None:
@@ -403,6 +404,12 @@ class _ZoneLayout:
         """Is no page of this pageblock left to place anything in?"""
         end = min(start + (1 << self.zone.pageblock_order), self.zone.end_pfn)
         return self.taken.find(0, max(start, self.zone.start_pfn), end) < 0
+
+    def tune(self, state: PcpState) -> None:
+        """Lists that tune themselves go on from where they were."""
+        pcp = self.zone.pcp[state.cpu]
+        if pcp.high_min < pcp.high_max and state.high_min >= 0:
+            pcp.high_min, pcp.high, pcp.high_max = state.high_min, state.high, state.high_max
 
     def park(self, cpu: int, count: int) -> None:
         """Pages on a CPU's lists: taken to be single Movable pages, as most are."""
