@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ OBJECTS = "objects at the recorded address"
 NEW_PAGES = "SLOB pages taken when the kernel took one"
 FREED = "SLOB pages given back by the recorded free"
 GAPS = "SLOB pages on the recorded list with the recorded free blocks"
-PLACES = "SLOB pages at the recorded place of their list"
+ORDER = "SLOB pages followed by the recorded one"
 WHOLE = "whole trace"
 
 
@@ -138,8 +139,8 @@ class ForcedSlob:
         Kind -> times.
     wrong
         Rows of objects put elsewhere.
-    gaps, places
-        By (dump, list): pages compared; of these, on that list with the recorded gaps; of these, at its place.
+    gaps, order
+        By (dump, list): pages compared; of these, on that list with the recorded gaps; followed by the recorded page.
     """
 
     objects: int = 0
@@ -151,7 +152,7 @@ class ForcedSlob:
     repairs: Counter[str] = field(default_factory=Counter)
     wrong: list[int] = field(default_factory=list)
     gaps: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
-    places: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    order: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def report(self, table: Table) -> None:
         """Add it to the fidelity table."""
@@ -160,7 +161,7 @@ class ForcedSlob:
         table.decisions(FREED, FORCED, WHOLE, self.freed, self.freed_right)
         for row in self.wrong[:SHOWN]:
             table.differ(OBJECTS, FORCED, WHOLE, "object", "elsewhere", "its place", 1, row)
-        for what, counts in ((GAPS, self.gaps), (PLACES, self.places)):
+        for what, counts in ((GAPS, self.gaps), (ORDER, self.order)):
             for (name, which), (compared, equal) in counts.items():
                 table.decisions(f"{what}: {which}", FORCED, name, compared, equal)
         for kind, n in self.repairs.items():
@@ -338,13 +339,15 @@ class SlobDriver:
     # -- dumps ------------------------------------------------------------------------------------
 
     def compare(self, dump: ExactDump, name: str) -> None:
-        """Pages on the lists, with their gaps, and place by place."""
+        """Pages on the lists, with their gaps, and in which order they stand."""
         for which, kind in enumerate(SLOB_LIST_KINDS):
             ours = self.slob.pages_of(which)
             real = [(page.pfn, page.free) for page in dump.slob_lists.get(kind, [])]
             longer, known = max(len(real), len(ours)), dict(real)
             self.out.gaps[name, kind] = longer, sum(known.get(pfn) == gaps for pfn, gaps in ours)
-            self.out.places[name, kind] = longer, sum(a[0] == b[0] for a, b in zip(ours, real, strict=False))
+            after = {a: b for (a, _), (b, _) in pairwise([*real, (NIL, [])])}
+            follows = sum(after.get(a) == b for (a, _), (b, _) in pairwise([*ours, (NIL, [])]))
+            self.out.order[name, kind] = longer, follows
 
 
 def read_steps(requests: Iterable[Requests], chunks: Iterable[EventChunk]) -> list[Step]:
