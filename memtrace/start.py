@@ -13,8 +13,10 @@ import numpy as np
 
 from .config import KernelConfig, MachineConfig
 from .errors import ConfigError
+from .kernel_params import PercpuParams
 from .machines import load_machine, machine_from_exact, machine_from_proc
 from .snapshot.exact import find_start, read_exact
+from .snapshot.percpu import PercpuStats, read_percpu_chunks
 from .snapshot.proc import ProcSnapshot, read_proc
 from .units import PAGE_SIZE, format_size
 
@@ -46,6 +48,8 @@ class Start:
         Which slab allocator the snapshot's kernel had; "" when it does not show.
     slob_pages
         All pages that SLOB held, as /proc/vmstat counts them; 0 when not known.
+    percpu
+        How its percpu allocator stood, when the snapshot says so.
     sentence
         What the report says about it.
     """
@@ -56,6 +60,7 @@ class Start:
     proc: ProcSnapshot | None = None
     recorded_allocator: str = ""
     slob_pages: int = 0
+    percpu: PercpuStats | None = None
     sentence: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -97,6 +102,7 @@ def choose_start(
         )
         if proc.missing:
             start.notes.append(f"The snapshot has no {', '.join(proc.missing)}; what they tell is left at its default.")
+    start.percpu = read_percpu_chunks(folder)
     if cpus is not None and start.machine is not None and cpus != start.machine.cpus:
         raise ConfigError(f"--cpus {cpus} with --from: the snapshot's machine has {start.machine.cpus} CPUs.")
     if row < 0:
@@ -140,12 +146,15 @@ def lay_out_start(
     """
     from .mm.boot import boot, build
     from .mm.restore import restore_exact
+    from .mm.restore_percpu import restore_percpu
     from .mm.restore_proc import group_seen, restore_caches, restore_proc
     from .mm.restore_sheaves import fill_sheaves, part_sheaves
     from .mm.restore_slob import hide_slob_pages
 
     if start.machine is None:
         raise ConfigError("no machine to start on.")
+    if start.percpu is not None:
+        kernel = replace(kernel, percpu=_percpu_as_recorded(kernel.percpu, start.percpu))
     if start.proc is not None and any(cache.name.startswith("kmalloc-cg-") for cache in start.proc.caches):
         kernel = replace(kernel, memcg=True)
     notes = list(start.notes)
@@ -178,7 +187,21 @@ def lay_out_start(
     else:
         machine = boot(start.machine, kernel, seed, allocator)
         cache_map = map_caches(machine, census)
+    if start.percpu is not None:
+        if machine.percpu.layout.unit_size == start.percpu.unit_size:
+            restore_percpu(machine.percpu, start.percpu)
+        else:
+            notes.append(f"The snapshot's percpu units have {start.percpu.unit_size:,} bytes, the machine's "
+                         f"{machine.percpu.layout.unit_size:,}: per-CPU memory starts empty.")
     return machine, cache_map, notes
+
+
+def _percpu_as_recorded(params: PercpuParams, stats: PercpuStats) -> PercpuParams:
+    """Sizes as the snapshot has them, where nobody has set others."""
+    recorded = {name: getattr(stats, name) for name in ("static_size", "reserved_size", "dyn_size", "atom_size")}
+    plain = PercpuParams()
+    unset = {name: value for name, value in recorded.items() if getattr(params, name) == getattr(plain, name)}
+    return replace(params, **unset)
 
 
 def _used_blocks(machine: Machine, census: Census) -> list[tuple[int, int]]:

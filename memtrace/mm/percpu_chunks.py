@@ -17,6 +17,8 @@ from memtrace.mm.percpu_chunk import PcpuChunk
 from memtrace.mm.percpu_layout import PCPU_MIN_ALLOC_SHIFT, PCPU_MIN_ALLOC_SIZE, PercpuLayout
 
 PCPU_SLOT_BASE_SHIFT = 5
+UNKNOWN_FRAME = -2
+"""Of a page that was populated before the start."""
 BASE = 1 << 46
 """Where the simulated addresses of per-CPU memory begin: above any physical address."""
 
@@ -237,10 +239,10 @@ class PercpuChunks:
         return int(ptr) + int(self.unit_of[cpu]) * int(self.unit_size) if ptr else 0
 
     def page_of(self, address: int) -> int:
-        """Frame behind an address that ``cpu_address`` gave; -1 in the first chunk and where nothing is populated."""
+        """Frame behind an address of ``cpu_address``; -1 in the first chunk, and where there is none, or none known."""
         chunk = self.chunks[(address - BASE) // self.chunk_span]
         unit, offset = divmod((address - BASE) % self.chunk_span, self.unit_size)
-        return -1 if chunk.immutable else int(chunk.pfns[unit * chunk.nr_pages + (offset >> PAGE_SHIFT)])
+        return -1 if chunk.immutable else max(-1, int(chunk.pfns[unit * chunk.nr_pages + (offset >> PAGE_SHIFT)]))
 
     def size_of(self, ptr: int) -> int:
         """Bytes of one CPU's copy of the area at ``ptr``, which must be one."""
@@ -290,6 +292,15 @@ class PercpuChunks:
         self.update_empty_pages(chunk, end - first)
         return True
 
+    def mark_populated(self, chunk: PcpuChunk, pages: list[int]) -> None:
+        """These pages are there since before the start, on frames that nobody knows."""
+        for page in pages:
+            chunk.populated[page] = 1
+            for owner in range(self.possible):
+                chunk.pfns[self.unit_of[owner] * chunk.nr_pages + page] = UNKNOWN_FRAME
+        chunk.nr_populated += len(pages)
+        self.update_empty_pages(chunk, len(pages))
+
     @cython.cfunc
     def release_pages(self, chunk: PcpuChunk, first: cython.int, end: cython.int, cpu: cython.int) -> cython.void:
         """Give back what every possible CPU has of pages [first, end)."""
@@ -301,7 +312,7 @@ class PercpuChunks:
                 at = self.unit_of[owner] * chunk.nr_pages + page
                 if chunk.pfns[at] >= 0:
                     self.pages.free_pages(chunk.pfns[at], 0, cpu)
-                    chunk.pfns[at] = NIL
+                chunk.pfns[at] = NIL
 
     @cython.cfunc
     def depopulate(self, chunk: PcpuChunk, first: cython.int, end: cython.int, cpu: cython.int) -> cython.void:

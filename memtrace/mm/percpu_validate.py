@@ -59,7 +59,7 @@ def _validate_pages(where: str, chunk: PcpuChunk, percpu: PercpuAllocator) -> No
             continue
         for cpu in range(percpu.possible):
             pfn = chunk.pfns[percpu.unit_of[cpu] * chunk.nr_pages + page]
-            if (pfn >= 0) != bool(chunk.populated[page]):
+            if (pfn != -1) != bool(chunk.populated[page]):
                 raise ModelError(f"{where} page {page} of CPU {cpu}: frame {pfn}, populated {chunk.populated[page]}")
             if pfn >= 0:
                 _expect(f"{where} page {page} of CPU {cpu}: kind of frame {pfn:#x}", frames.kind[pfn], PAGE_USED)
