@@ -145,7 +145,6 @@ class PercpuAreas:
 
     def free(self, ptr: int) -> int:
         """Handle of the area freed, -1 when none is alive there."""
-        self._seen.add(ptr)
         handle = self._live.pop(ptr, -1)
         if handle >= 0:
             self._spare.append(handle)
