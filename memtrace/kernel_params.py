@@ -125,8 +125,8 @@ class SlabParams:
 class KmallocParams:
     """kmalloc's caches."""
 
-    largest: int = setting(8192, "bytes of the largest cache; what is larger takes whole pages", least=8,
-                           source="KMALLOC_MAX_CACHE_SIZE: half a page until 2.6.24's SLUB, then two pages")
+    largest: int = setting(8192, "SLUB: bytes of the largest cache; what is larger takes whole pages", least=8,
+                           source="half a page until 2.6.24, then two pages; SLAB and SLOB go by rules of their own")
     reclaim_caches: bool = setting(True, "requests for reclaimable memory have caches of their own",
                                    source="kmalloc-rcl-*, since 4.20")
     aligned_classes: bool = setting(False, "the classes 96 and 192 are aligned to 32 and 64 bytes", source="since 6.10")
@@ -137,6 +137,10 @@ class KmallocParams:
 class SlobParams:
     """SLOB."""
 
+    lists: str = setting(
+        "by_size", "how pages with free space are kept", choices=("one", "by_size"),
+        source="one list for blocks of all sizes until 2.6.24; small, medium and large ones apart since 2.6.25",
+    )
     rcu_delay_ms: int = setting(
         20, "ms for which a freed object of a TYPESAFE_BY_RCU cache keeps its block; assumed, no trace shows it",
         source="call_rcu() in kmem_cache_free(); until 6.3",

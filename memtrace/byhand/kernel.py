@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from warnings import warn
 
 from ..config import ReplayConfig
-from ..kernels import load_kernel
+from ..kernels import check_allocator, load_kernel
 from ..machines import load_machine
 from ..mm.boot import boot
 from ..mm.constants import MAX_ORDER, PAGE_SHIFT, ZERO_SIZE_PTR
@@ -76,6 +76,7 @@ class Kernel(Caller):
         if machine is None:
             cpus, memory = cpus or 2, memory or "64M"
         config = load_machine(machine if machine is not None else _BASE, cpus, memory, nodes)
+        check_allocator(kernel, allocator)
         rules = load_kernel(kernel)
         for setting in settings:
             key, _, value = setting.partition("=")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from math import isqrt
 
 from memtrace.config import KernelConfig, MachineConfig, PcpParams, VmParams, ZoneConfig
 from memtrace.errors import ConfigError
 from memtrace.mm.constants import (
+    KMALLOC_MAX_CACHED,
     MAX_ORDER,
     MIGRATE_PCPTYPES,
     MIGRATE_TYPES,
@@ -69,7 +71,7 @@ def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator:
     set_pcp(zones, config, kernel.pcp)
     percpu = PercpuAllocator(pages, percpu_layout(config, kernel.percpu), kernel.memcg)
     slab = make_allocator(allocator, pages, config, kernel, seed)
-    slab.set_kmalloc(kernel.kmalloc)
+    slab.set_kmalloc(kernel.kmalloc if allocator == "slub" else replace(kernel.kmalloc, largest=KMALLOC_MAX_CACHED))
     return Machine(pages, slab, percpu, config, kernel.pcp)
 
 
@@ -105,7 +107,9 @@ def make_allocator(
             pages, config.cpus, config.nodes, kernel.memcg, kernel.slab, config.bits // 8, config.possible_cpus
         )
     if name == "slob":
-        return Slob(pages, config.cpus, config.nodes, kernel.memcg, config.bits // 8)
+        slob = Slob(pages, config.cpus, config.nodes, kernel.memcg, config.bits // 8)
+        slob.one_list = kernel.slob.lists == "one"
+        return slob
     raise ConfigError(f'allocator "{name}": not modelled; this version knows {", ".join(ALLOCATORS)}.')
 
 

@@ -77,8 +77,10 @@ class KfreeRcu:
         """
         Free an object after the next grace period.
 
-        Kernel: kvfree_call_rcu(), 6.1, with a head in the object
+        Kernel: kvfree_call_rcu(), 6.1, with a head in the object; 6.18: kfree_rcu_sheaf() first
         """
+        if addr < VMALLOC_START and self.machine.slab.free_rcu_sheaf(addr, cpu):
+            return
         krc = self.cpus[cpu]
         self.waiting.add(addr)
         if not self._add_to_array(krc, addr):

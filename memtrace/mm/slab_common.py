@@ -264,6 +264,11 @@ class SlabAllocator:
         return True
 
     @cython.ccall
+    def free_rcu_sheaf(self, addr: cython.longlong, cpu: cython.int) -> cython.bint:
+        """Collect an object that kfree_rcu() frees; False when the allocator leaves that to kfree_rcu()'s batches."""
+        return False
+
+    @cython.ccall
     def grace_period_over(self, frees: cython.int) -> cython.void:
         """The oldest ``frees`` frees that wait for RCU (``WAKE_RCU``) are due; most allocators have none."""
 

@@ -78,6 +78,9 @@ class SlobPages(SlabAllocator):
     """By cpu * 3 + list: pages taken from the page allocator; ``freed_pages``: given back."""
     freed_pages: cython.longlong[:]
 
+    one_list: cython.bint
+    """All sizes share the first list (until 2.6.24)."""
+
     def __init__(
         self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint, word: cython.int
     ) -> None:
@@ -85,6 +88,7 @@ class SlobPages(SlabAllocator):
         self.sp_pfn = self.sp_units = self.sp_first = self.sp_list = array("i")
         self.sp_node = self.sp_other = self.sp_next = self.sp_prev = array("i")
         self.gap_at = self.gap_units = self.gap_next = array("i")
+        self.one_list = False
         self.nr_rows = NR_SLOB_LISTS
         self.spare_row = NIL
         self.nr_gaps = 0
@@ -111,7 +115,7 @@ class SlobPages(SlabAllocator):
     @cython.exceptval(check=False)
     def list_of(self, size: cython.int) -> cython.int:
         """The list for blocks of this size, header included."""
-        if size < _BREAK1:
+        if size < _BREAK1 or self.one_list:
             return 0
         return 1 if size < _BREAK2 else 2
 

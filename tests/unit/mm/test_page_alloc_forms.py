@@ -294,6 +294,16 @@ def test_old_checks_do_not_count_small_blocks() -> None:
         assert (machine.page_alloc(1, GFP_KERNEL, 0, 0) >= 0) is expected
 
 
+@pytest.mark.parametrize("spared", [True, False])
+def test_the_first_attempt_spares_pageblocks_of_other_types(spared: bool) -> None:
+    """Normal has only Movable pages in small blocks, DMA32 has some of the wanted type."""
+    machine = empty(open_zone("DMA32", 16, 16), open_zone("Normal", 4096, 16), batch=1, high=0,
+                    vm=VmParams(nofragment=spared))  # fmt: skip
+    put_free(machine, BASE, 3, UNMOVABLE)
+    put_free(machine, 4096 * 256, 3, MOVABLE)
+    assert machine.page_alloc(0, GFP_KERNEL, 0, 0) == (BASE if spared else 4096 * 256)
+
+
 def test_reserves_by_era() -> None:
     """16 MiB: one percent is less than a pageblock, so since 6.12 nothing is reserved."""
     for rule, blocks in (("highatomic", 1), ("highatomic_free", 0)):
