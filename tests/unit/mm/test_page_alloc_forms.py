@@ -304,6 +304,13 @@ def test_the_first_attempt_spares_pageblocks_of_other_types(spared: bool) -> Non
     assert machine.page_alloc(0, GFP_KERNEL, 0, 0) == (BASE if spared else 4096 * 256)
 
 
+@pytest.mark.parametrize(("thp", "parked"), [(True, 512), (False, 0)])
+def test_huge_pages_have_lists_where_they_exist(thp: bool, parked: int) -> None:
+    machine = booted(open_zone("DMA32", 16, 32), pcp=PcpParams(batch=63, high=5000, thp=thp))
+    machine.page_free(machine.page_alloc(9, GFP_HIGHUSER_MOVABLE, 0, 0), 9, 0)
+    assert machine.pages.zones[0].pcp[0].count == 2 * parked  # a refill takes two
+
+
 def test_reserves_by_era() -> None:
     """16 MiB: one percent is less than a pageblock, so since 6.12 nothing is reserved."""
     for rule, blocks in (("highatomic", 1), ("highatomic_free", 0)):

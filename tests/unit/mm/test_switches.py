@@ -25,6 +25,7 @@ ELSEWHERE = {
     "slub.remote_node_defrag_ratio": "test_slub", "slub.min_order_fallback": "test_slub_forms",
     "slub.try_node_first": "test_slub_forms", "slub.barn_full": "test_slub_forms", "slub.barn_empty": "test_slub_forms",
     "slub.order_rule": "test_slub_forms", "pcp.cache_slice_kb": "test_slub_forms", "pcp.lists": "test_page_alloc_forms",
+    "pcp.thp": "test_page_alloc_forms",
     "vm.watermark_check": "test_page_alloc_forms", "vm.reserve": "test_page_alloc_forms",
     "vm.watermark_boost_factor": "test_page_alloc_fallback", "vm.nofragment": "test_page_alloc_forms",
 }
