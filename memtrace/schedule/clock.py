@@ -15,6 +15,9 @@ import simpy
 
 from ..errors import ConfigError, ModelError
 from ..trace.requests import Requests
+from .closed import ClosedOrder, gather
+from .closed_plane import ClosedPlane
+from .closed_reference import ClosedReference
 from .costs import CostTable
 from .daemons import Daemon, Daemons
 from .data_plane import DataPlane
@@ -26,6 +29,7 @@ from .reference import Reference
 from .simtime import PRIORITY_SAMPLE, at
 
 NEVER_NS = (1 << 63) - 1
+FOREVER_NS = 1 << 62
 SAMPLES = 200
 """About how many samples a run takes when nobody says how often."""
 
@@ -73,6 +77,7 @@ def play(
     check: Callable[[], None] | None = None,
     progress: Callable[[int], None] | None = None,
     daemons: Sequence[Daemon] = (),
+    speed: float | None = None,
 ) -> Played:
     """
     Play all requests.
@@ -99,6 +104,9 @@ def play(
         Called with the last row of each chunk when it has been played.
     daemons
         What runs beside the CPUs.
+    speed
+        Closed timing, with the gaps between operations multiplied by this; None is recorded timing. Then all requests
+        are kept in memory, and the end is when the last of them has ended.
 
     Raises
     ------
@@ -115,11 +123,23 @@ def play(
     run = _Run(simpy.Environment(begin), decider, recorder, Daemons(daemons, decider.it), check, check_every)
     latency = LatencyTable(cpus)
     locks = LockTable(nr_locks)
+    if speed is not None:
+        end_ns = FOREVER_NS
     run.env.process(run.sampler(begin, sample_ns, end_ns))
     run.daemons.start(run.env, end_ns)
     rows = run.reported(first, chunks, end_ns, progress)
     try:
-        if engine == "fused":
+        if speed is not None:
+            requests = gather(rows)
+            order = ClosedOrder(requests, cpus, speed)
+            decider.load(requests)
+            if engine == "fused":
+                end_ns = run.closed_fused(
+                    ClosedPlane(order, decider, costs, latency, locks, cpus, check_every if check else 0))
+            else:
+                end_ns = run.closed_reference(
+                    ClosedReference(run.env, order, requests, decider, costs, latency, locks, cpus, run))
+        elif engine == "fused":
             run.fused(rows, DataPlane(decider, costs, latency, locks, cpus, check_every if check else 0))
         else:
             run.reference(rows, Reference(run.env, decider, costs, latency, locks, cpus, run))
@@ -199,6 +219,42 @@ class _Run:
         if self.check is not None and self.check_every and self.operations % self.check_every == 0:
             self.check()
 
+    def follow(self, reason: int, at_request: int) -> None:
+        """Do what the fused engine has returned for."""
+        if self.decider.it.woken:
+            self.daemons.pass_on(self.t_ns)
+        if reason == EXIT_HORIZON:
+            self.env.step()
+        elif reason == EXIT_MARKER:
+            self.marker(at_request)
+        elif reason == EXIT_CHECK and self.check is not None:
+            self.check()
+
+    def closed_fused(self, plane: ClosedPlane) -> int:
+        """Play closed with the fused engine; when the last operation ended."""
+        reason = EXIT_HORIZON
+        while reason != EXIT_CHUNK:
+            horizon = self.env.peek()
+            try:
+                reason = plane.run_until(NEVER_NS if horizon == simpy.core.Infinity else int(horizon))
+            finally:
+                self.at = plane.at
+                self.operations = plane.operations
+            self.follow(reason, plane.at)
+        return self.until(plane.last_ns)
+
+    def closed_reference(self, engine: ClosedReference) -> int:
+        """Play closed with the reference engine; when the last operation ended."""
+        while engine.running:
+            self.env.step()
+        return self.until(engine.last_ns)
+
+    def until(self, end_ns: int) -> int:
+        """Let what runs beside the CPUs go on until ``end_ns``, and return that."""
+        while self.env.peek() <= end_ns:
+            self.env.step()
+        return end_ns
+
     def fused(self, chunks: Iterator[Requests], plane: DataPlane) -> None:
         """Play with the fused engine: it runs to SimPy's next event, then SimPy runs that."""
         env = self.env
@@ -212,16 +268,9 @@ class _Run:
                 finally:
                     self.at = plane.next_i - 1
                     self.operations = plane.operations
-                if self.decider.it.woken:
-                    self.daemons.pass_on(self.t_ns)
+                self.follow(reason, plane.next_i - 1)
                 if reason == EXIT_CHUNK:
                     break
-                if reason == EXIT_HORIZON:
-                    env.step()
-                elif reason == EXIT_MARKER:
-                    self.marker(plane.next_i - 1)
-                elif reason == EXIT_CHECK and self.check is not None:
-                    self.check()
         env.run()
         plane.finish()
 

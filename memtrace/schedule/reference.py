@@ -91,22 +91,26 @@ class Reference:
         """One CPU: one operation after the other."""
         while True:
             job = yield self.jobs[cpu].get()
-            start = self.env.now
-            waited = 0
-            for lock, ns in job.steps:
-                if lock < 0:
-                    yield self.env.timeout(ns)
-                    continue
-                asked = self.env.now
-                request = yield self.ask(job.row, lock)
-                wait = int(self.env.now - asked)
+            yield from self.play(cpu, job)
+
+    def play(self, cpu: int, job: Job) -> Generator[simpy.Event, Any, None]:
+        """One operation on its CPU, step after step."""
+        start = self.env.now
+        waited = 0
+        for lock, ns in job.steps:
+            if lock < 0:
                 yield self.env.timeout(ns)
-                self.locks[lock].release(request)
-                self.lock_table.count(lock, wait, ns)
-                waited += wait
-            self.latency.record(job.path, cpu, job.cache, int(self.env.now - start))
-            if waited:
-                self.decider.waited(job.site, waited)
+                continue
+            asked = self.env.now
+            request = yield self.ask(job.row, lock)
+            wait = int(self.env.now - asked)
+            yield self.env.timeout(ns)
+            self.locks[lock].release(request)
+            self.lock_table.count(lock, wait, ns)
+            waited += wait
+        self.latency.record(job.path, cpu, job.cache, int(self.env.now - start))
+        if waited:
+            self.decider.waited(job.site, waited)
 
     def ask(self, row: int, lock: int) -> simpy.Event:
         """

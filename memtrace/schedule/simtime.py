@@ -6,7 +6,8 @@ import simpy
 from simpy.events import EventPriority
 
 PRIORITY_DECIDE = EventPriority(0)  # first, requests of this instant are decided,
-# 1 is SimPy's own: steps end, CPUs go on, locks are let go,
+PRIORITY_ENDS = EventPriority(1)  # SimPy's own: steps end, CPUs go on, locks are let go,
+PRIORITY_START = EventPriority(2)  # in closed timing, operations that are ready start,
 PRIORITY_LOCKS = EventPriority(3)  # then the instant's requests for locks join their queues,
 PRIORITY_DAEMON = EventPriority(4)  # then whoever runs beside the CPUs does its work,
 PRIORITY_SAMPLE = EventPriority(5)  # and a sample sees everything decided up to and including its instant.
