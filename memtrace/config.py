@@ -253,6 +253,8 @@ class ReplayConfig:
     kernel: KernelConfig = field(default_factory=KernelConfig)
     allocator: str = "slub"
     timing: str = "recorded"
+    speed: float = 1.0
+    """Of closed timing: gaps between a CPU's operations are multiplied by it."""
     engine: str = "fused"
     sample_ns: int = 0
     """Simulated ns between samples; 0 picks a round step that gives about 200 samples."""

@@ -35,6 +35,7 @@ CHECK_EVERY = 100_000
 REPLAYED = ("ts_ns", "cpu", "task", "event", "call_site", "ptr", "name", "bytes_req", "bytes_alloc", "gfp_flags",
             "node", "order", "pfn", "ctx", "text")
 """Columns of a trace that a replay reads: requests, and what tells what belongs together."""
+MAX_SPEED = 1e6
 MAP_SAMPLES = 60
 """The map of physical memory looks at every page, so it is taken less often than the rest."""
 
@@ -80,6 +81,7 @@ def replay(
     force: bool = False,
     sample: str | int | None = None,
     timing: str = "recorded",
+    speed: float = 1.0,
     engine: str = "fused",
     check: bool = False,
     window: str | None = None,
@@ -107,6 +109,9 @@ def replay(
         The run folder; a temporary one when not given.
     sample
         Simulated time between samples, like ``10ms``; about 200 samples when not given.
+    timing, speed
+        ``recorded``: operations are decided in the trace's order, at its times. ``closed``: a CPU's next one begins
+        when its last has ended and the recorded gap, times ``speed``, has passed; 0 leaves no gaps.
     check
         Run the validators every 100,000 operations and at the end.
     window
@@ -129,12 +134,13 @@ def replay(
     kernel_config = kernel_with(kernel, settings)
     check_allocator(kernel, allocator)
     _check_choices(allocator, timing, engine, gfp_bits)
+    _check_speed(timing, speed, hotplug)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "run"
     check_destination(folder, force)
     job = _Job(
         trace=trace, kernel=kernel_config, allocator=allocator, engine=engine, check=check, seed=seed,
         sample_ns=parse_time(sample, "--sample") if sample is not None else 0, window=_window(window),
-        hotplug=parse_hotplug(hotplug), gfp_bits=gfp_bits,
+        hotplug=parse_hotplug(hotplug), gfp_bits=gfp_bits, timing=timing, speed=speed,
         cpus=cpus, memory=parse_size(memory, "--memory") if memory is not None else None, nodes=nodes,
         progress=progress or (lambda *_: None), command=command,
     )
@@ -165,12 +171,21 @@ def _check_choices(allocator: str, timing: str, engine: str, gfp_bits: str) -> N
 
     for option, value, known in (
         ("--allocator", allocator, ALLOCATORS),
-        ("--timing", timing, ("recorded",)),
+        ("--timing", timing, ("recorded", "closed")),
         ("--engine", engine, ("fused", "reference")),
         ("--gfp-bits", gfp_bits, tuple(GFP_ERAS)),
     ):
         if value not in known:
             raise ConfigError(f'{option} "{value}": not modelled; this version knows {", ".join(known)}.')
+
+
+def _check_speed(timing: str, speed: float, hotplug: Sequence[str]) -> None:
+    if not 0 <= speed <= MAX_SPEED:
+        raise ConfigError(f"--speed {speed:g}: expected 0 to {MAX_SPEED:g}, by which gaps are multiplied.")
+    if timing != "closed" and speed != 1:
+        raise ConfigError(f"--speed {speed:g}: recorded timing has the trace's own times; use --timing closed.")
+    if timing == "closed" and hotplug:
+        raise ConfigError("--hotplug with --timing closed: not modelled together; leave one of them away.")
 
 
 def _window(text: str | None) -> tuple[int, int] | None:
@@ -193,6 +208,8 @@ class _Job:
         self.kernel: KernelConfig = given["kernel"]
         self.allocator: str = given["allocator"]
         self.engine: str = given["engine"]
+        self.timing: str = given["timing"]
+        self.speed: float = given["speed"]
         self.check: bool = given["check"]
         self.seed: int = given["seed"]
         self.sample_ns: int = given["sample_ns"]
@@ -236,8 +253,9 @@ class _Job:
             machine_config = complete(start, census, self.cpus, self.memory, self.nodes)
             model, cache_map, notes = lay_out_start(start, census, self.kernel, self.seed, self.allocator)
             config = ReplayConfig(
-                machine=machine_config, kernel=self.kernel, allocator=self.allocator, engine=self.engine,
-                sample_ns=self.sample_ns, check_every=CHECK_EVERY if self.check else 0, seed=self.seed,
+                machine=machine_config, kernel=self.kernel, allocator=self.allocator, timing=self.timing,
+                speed=self.speed, engine=self.engine, sample_ns=self.sample_ns,
+                check_every=CHECK_EVERY if self.check else 0, seed=self.seed,
                 time_window_ns=self.window, hotplug=self.hotplug,
             )
             self._play(new_run, reader, source, start, census, model, cache_map, notes, config)
@@ -277,6 +295,7 @@ class _Job:
                 check=model.validate if self.check else None,
                 progress=lambda row: self.progress("replaying", row + 1, reader.rows or 0),
                 daemons=[Hotplug(dispatcher, config.hotplug), *make_daemons(model, config)],
+                speed=config.speed if config.timing == "closed" else None,
             )
             self.phase("write")
             recorder.finish(played.latency.columns(), played.locks.columns(), dispatcher.sites.columns())

@@ -75,6 +75,7 @@ class Kernel(Caller):
     ) -> None:
         if machine is None:
             cpus, memory = cpus or 2, memory or "64M"
+        check_allocator(kernel, allocator)
         config = load_machine(machine if machine is not None else _BASE, cpus, memory, nodes)
         check_allocator(kernel, allocator)
         rules = load_kernel(kernel)

@@ -25,7 +25,10 @@ import click
 @click.option("--gfp-bits", default="6.1", show_default=True, metavar="VERSION",
               help="Kernel that numeric gfp flags come from: 2.6.24, 4.19, 6.1, 6.18.")
 @click.option("--hotplug", multiple=True, metavar="EVENTS", help="Take CPUs offline and online: 'cpu3 off @1.5s'.")
-@click.option("--timing", default="recorded", show_default=True, metavar="MODE", help="When operations start.")
+@click.option("--timing", default="recorded", show_default=True, metavar="MODE",
+              help="When operations start: as recorded, or closed.")
+@click.option("--speed", type=float, default=1.0, show_default=True, metavar="X",
+              help="With --timing closed: multiply the gaps between operations; 0 leaves none.")
 @click.option("--engine", default="fused", show_default=True, metavar="NAME", help="fused, or the slow reference.")
 @click.option("--check", is_flag=True, help="Run the model's validators every 100,000 operations and at the end.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of what the model leaves to chance.")
@@ -34,7 +37,7 @@ def command(
     trace: str, out: str | None, force: bool, allocator: str, kernel: str, machine: str | None, cpus: int | None,
     memory: str | None, nodes: int | None, settings: tuple[str, ...], start: str | None, sample: str | None,
     window: str | None, gfp_bits: str,
-    hotplug: tuple[str, ...], timing: str, engine: str, check: bool, seed: int, no_report: bool,
+    hotplug: tuple[str, ...], timing: str, speed: float, engine: str, check: bool, seed: int, no_report: bool,
 ) -> None:  # fmt: skip
     """Replay TRACE through the model and write a run folder.
 
@@ -64,8 +67,8 @@ def command(
     try:
         run = replay(
             trace, allocator=allocator, kernel=kernel, machine=machine, cpus=cpus, memory=memory, nodes=nodes,
-            settings=settings, start=start, out=folder, force=force, sample=sample, timing=timing, engine=engine,
-            check=check, window=window, hotplug=hotplug,
+            settings=settings, start=start, out=folder, force=force, sample=sample, timing=timing, speed=speed,
+            engine=engine, check=check, window=window, hotplug=hotplug,
             gfp_bits=gfp_bits, seed=seed, report=not no_report, progress=progress,
             command=sys.argv[1:],
         )  # fmt: skip

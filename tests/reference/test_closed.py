@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from memtrace.errors import ConfigError
 from memtrace.metrics.recorder import Recorder
 from memtrace.metrics.schema import TABLES
 from memtrace.metrics.tables import TableWriters
 from memtrace.mm.paths import COSTS
 from memtrace.mm.vmstat import VmStat
+from memtrace.run import replay as replay_trace
 from memtrace.schedule.clock import play
 from memtrace.schedule.closed import ClosedOrder, gather
 from memtrace.schedule.costs import Cost, CostTable
@@ -226,3 +228,14 @@ def test_engines_agree_on_a_machine(tmp_path: Path, speed: float) -> None:
         name = f"{table.name}.parquet"
         assert (tmp_path / "fused" / name).read_bytes() == (tmp_path / "reference" / name).read_bytes(), table.name
     assert counts["free_of_nothing"] <= counts["model_alloc_failed"] + counts["model_page_alloc_failed"]
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"timing": "closed", "speed": -1.0}, "--speed -1: expected 0 to"),
+    ({"timing": "closed", "speed": float("nan")}, "--speed nan"),
+    ({"speed": 2.0}, "use --timing closed"),
+    ({"timing": "closed", "hotplug": ["cpu1 off @1ms"]}, "--hotplug with --timing closed"),
+])
+def test_what_does_not_go_together(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replay_trace("no-such-trace.csv", **given)
