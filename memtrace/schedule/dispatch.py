@@ -15,7 +15,6 @@ import cython
 import numpy as np
 
 from memtrace.errors import ModelError
-from memtrace.mm.hotplug import cpu_offline, cpu_online
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
 from memtrace.mm.page_alloc import PageAllocator
@@ -30,6 +29,7 @@ from memtrace.mm.paths import (
 from memtrace.mm.slab_common import KmemCache, SlabAllocator
 from memtrace.schedule.callsites import CallSiteTable
 from memtrace.schedule.decider import Decider
+from memtrace.schedule.work_moves import WorkMoves
 from memtrace.trace.cache_text import ALIGN_SHIFT, CTOR_BIT
 from memtrace.trace.requests import (
     FLAG_LAST,
@@ -115,6 +115,13 @@ class BulkArray:
                 self.addrs[i] = old[i]
         self.addrs[self.n] = addr
         self.n += 1
+
+    def take_over(self, other: BulkArray) -> None:
+        """Take the objects of another array, which is empty then."""
+        i: cython.int
+        for i in range(other.n):
+            self.add(other.addrs[i])
+        other.n = 0
 
     @cython.ccall
     def restore_order(self, slab_of: cython.int[:]) -> cython.void:
@@ -213,10 +220,7 @@ class Dispatcher(Decider):
     areas_same: cython.longlong
     area_failures: cython.longlong
     start_areas_unplaced: cython.longlong
-    recorded_cpu: Any
-    """CPUs of the loaded chunk before work was moved; None when none of it was."""
-    moved: cython.longlong
-    hotplug_ignored: cython.longlong
+    moves: Any
     caches_missing: cython.longlong
     creates_refused: cython.longlong
     destroys_refused: cython.longlong
@@ -263,9 +267,7 @@ class Dispatcher(Decider):
         self.areas_same = 0
         self.area_failures = 0
         self.start_areas_unplaced = 0
-        self.recorded_cpu = None
-        self.moved = 0
-        self.hotplug_ignored = 0
+        self.moves = WorkMoves(machine, self.bulk)
         self.caches_missing = 0
         self.creates_refused = 0
         self.destroys_refused = 0
@@ -280,7 +282,6 @@ class Dispatcher(Decider):
         ModelError
             When a request is not well-formed: compiled code does not look twice.
         """
-        self.count_moved()
         Decider.load(self, requests)
         self.flags = requests.flags.data
         self.node = requests.node.data
@@ -299,8 +300,7 @@ class Dispatcher(Decider):
                 f"{self.offset[bad]}; expected {self.machine.nr_cpus} CPUs, {self.machine.nr_nodes} nodes, "
                 f"{self.nr_mapped} trace caches, orders to {MAX_TRACE_ORDER}",
                 self.row[bad], self.ts_ns[bad])
-        if self.machine.nr_offline:
-            self.move_work(0)
+        self.moves.load(requests)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -648,14 +648,10 @@ class Dispatcher(Decider):
 
     @cython.cfunc
     def cpu_event(self, i: cython.int, op: cython.int) -> cython.int:
-        """A CPU goes offline or comes online, as recorded; unless the machine cannot follow."""
-        cpu: cython.longlong = self.size[i]
-        if cpu < 0 or cpu >= self.machine.nr_cpus or (
-                op == RQ_CPU_OFFLINE and self.machine.online[cpu]
-                and self.machine.nr_offline == self.machine.nr_cpus - 1):
-            self.hotplug_ignored += 1
-            return 0
-        self.change_cpu(cpu, op == RQ_CPU_ONLINE, self.ts_ns[i], self.row[i], i + 1)
+        """A CPU goes offline or comes online, as recorded."""
+        event = self.moves.recorded(self.size[i], op == RQ_CPU_ONLINE, self.ts_ns[i], self.row[i], i + 1)
+        if event is not None:
+            self.events.append(event)
         return 0
 
     def hotplug(self, cpu: int, online: bool, t_ns: int) -> None:
@@ -667,43 +663,9 @@ class Dispatcher(Decider):
         ConfigError
             It is the last CPU online.
         """
-        first = 0
-        if self.requests is not None:
-            first = int(np.searchsorted(self.requests.ts_ns, t_ns, side="right"))
-        self.change_cpu(cpu, online, t_ns, -1, first)
-
-    def change_cpu(self, cpu: int, online: bool, t_ns: int, row: int, first: int) -> None:
-        """Change the model, then who does the work of the loaded chunk's requests from ``first`` on."""
-        if bool(self.machine.online[cpu]) == online:
-            return
-        told = cpu_online(self.machine, cpu) if online else cpu_offline(self.machine, cpu)
-        taker = int(self.machine.runs_on[cpu])
-        if not online:
-            waiting: BulkArray = self.bulk[cpu]
-            theirs: BulkArray = self.bulk[taker]
-            k: cython.int
-            for k in range(waiting.n):
-                theirs.add(waiting.addrs[k])
-            waiting.n = 0
-        self.events.append((t_ns, row, cpu, "hotplug", told))
-        if self.requests is not None:
-            self.move_work(first)
-
-    def move_work(self, first: int) -> None:
-        """Requests of the loaded chunk, from ``first`` on, run where the work of their CPUs is done now."""
-        requests = self.requests
-        if requests is None:
-            return
-        if self.recorded_cpu is None:
-            self.recorded_cpu = requests.cpu.copy()
-        runs_on = np.asarray(self.machine.runs_on, np.int16)
-        requests.cpu[first:] = runs_on[self.recorded_cpu[first:]]
-
-    def count_moved(self) -> None:
-        """The loaded chunk has been played: how many of its requests ran elsewhere."""
-        if self.recorded_cpu is not None and self.requests is not None:
-            self.moved += int(np.count_nonzero(self.recorded_cpu != self.requests.cpu))
-        self.recorded_cpu = None
+        event = self.moves.asked(cpu, online, t_ns)
+        if event is not None:
+            self.events.append(event)
 
     @cython.cfunc
     def enliven(self, cache: cython.int, bytes_req: cython.longlong, bytes_alloc: cython.longlong) -> cython.void:
@@ -730,7 +692,7 @@ class Dispatcher(Decider):
 
     def flush(self) -> None:
         """Free what stands in bulk arrays whose end the trace does not show; after the last request."""
-        self.count_moved()
+        self.moves.load(None)
         for cpu, bulk in enumerate(self.bulk):
             if bulk.n:
                 self.open_bulk += 1
@@ -778,8 +740,8 @@ class Dispatcher(Decider):
             "percpu_at_recorded_offset": self.areas_same,
             "start_percpu_unplaced": self.start_areas_unplaced,
             "model_percpu_failed": self.area_failures,
-            "moved_to_online_cpu": self.moved,
-            "cpu_event_ignored": self.hotplug_ignored,
+            "moved_to_online_cpu": self.moves.moved,
+            "cpu_event_ignored": self.moves.ignored,
         }
 
 
