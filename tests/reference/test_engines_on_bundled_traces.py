@@ -26,6 +26,19 @@ def test_equal_tables(bundled: Path, tmp_path: Path, trace: str, start: str | No
     assert_equal_tables(*runs)
 
 
+@pytest.mark.parametrize(("kernel", "allocator"), [
+    ("6.18", "slub"), ("2.6.24", "slub"), ("2.6.24", "slab"), ("2.6.24", "slob"),
+])
+def test_equal_tables_under_other_kernels(bundled: Path, tmp_path: Path, kernel: str, allocator: str) -> None:
+    """With the daemons of those, and the validators content."""
+    runs = [
+        replay(bundled / "build-and-serve-6.18-first20k.csv", engine=engine, kernel=kernel, allocator=allocator,
+               out=tmp_path / engine, report=False, check=True)
+        for engine in ("fused", "reference")
+    ]
+    assert_equal_tables(*runs)
+
+
 @pytest.mark.parametrize("speed", [0.0, 1.0])
 def test_equal_tables_closed(bundled: Path, tmp_path: Path, speed: float) -> None:
     """And nothing is freed that was not there in recorded timing, however far the CPUs drift apart."""
