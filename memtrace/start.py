@@ -158,7 +158,9 @@ def lay_out_start(
     if start.proc is not None and any(cache.name.startswith("kmalloc-cg-") for cache in start.proc.caches):
         kernel = replace(kernel, memcg=True)
     notes = list(start.notes)
-    if start.recorded_allocator not in ("", allocator):
+    counted_slab = start.proc is not None and allocator == "slab"
+    if start.recorded_allocator not in ("", allocator) or counted_slab:
+        # SLAB's files do not tell which free objects lie in which array: its caches are filled anew as well.
         machine = build(start.machine, kernel, seed, allocator)
         cache_map = _carry_over(start, machine, census, notes)
     elif start.dump is not None:
@@ -225,7 +227,7 @@ def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]
         assert start.proc is not None
         populations = populations_of_proc(start.proc.caches)
     create_caches(machine, populations, merge=recorded == "slob")
-    cache_map = map_caches(machine, census, own_sizes=False)
+    cache_map = map_caches(machine, census, own_sizes=recorded == machine.slab.name)
     caches = cache_map.tolist()
     columns = (census.start_addr, census.start_cache)
     seen = [
@@ -239,7 +241,11 @@ def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]
         restore_zones_proc(machine, start.proc, [*_used_blocks(machine, census), *sorted(slabs)], LayoutCounts())
     moved = carry_over(machine, populations, seen)
     what = start.sentence.partition(";")[0].partition(",")[0].replace("exact ", "")
-    start.sentence = f"{what} of a kernel with {recorded.upper()}, carried over to {str(machine.slab.name).upper()}: "
+    if recorded == machine.slab.name:
+        start.sentence = f"{what}, its caches filled anew: "
+    else:
+        other = str(machine.slab.name).upper()
+        start.sentence = f"{what} of a kernel with {recorded.upper()}, carried over to {other}: "
     if recorded == "slob":
         start.sentence += (
             f"its {moved.objects:,} objects that the trace frees are allocated again, all other pages stay in use "

@@ -12,7 +12,8 @@ import click
 @click.argument("trace")
 @click.option("-o", "--out", metavar="DIR", help="Run folder to write. [default: run-NAME beside you, numbered]")
 @click.option("--force", is_flag=True, help="Replace the run folder if it exists.")
-@click.option("--allocator", default="slub", show_default=True, metavar="NAME", help="Slab allocator to model.")
+@click.option("--allocator", default="slub", show_default=True, metavar="NAME",
+              help="Slab allocator to model: slub, slab or slob.")
 @click.option("--kernel", default="6.1", show_default=True, metavar="VERSION", help="Kernel whose rules to follow.")
 @click.option("--machine", metavar="PRESET|FILE", help="Machine preset or TOML file. [default: as the trace shows]")
 @click.option("--cpus", type=click.IntRange(1, 4096), metavar="N", help="Number of CPUs.")

@@ -23,6 +23,7 @@ from memtrace.start import map_caches
 from memtrace.trace.reading import chunks_from
 from memtrace.trace.requests import RQ_KMALLOC
 
+from .forced_slub import BULK_OBJECTS, FREED_SLABS, OBJECTS
 from .reaper_runs import RunTimes, recorded_runs
 from .recorded_pages import RecordedPages
 from .slab_forcing import SlabForcing
@@ -49,10 +50,7 @@ if TYPE_CHECKING:
 COLUMNS = ("ts_ns", "cpu", "task", "event", "call_site", "ptr", "name", "bytes_req", "bytes_alloc", "gfp_flags", "node",
            "order", "pfn", "ctx", "text")
 WHOLE = "whole trace"
-OBJECTS = "objects at the recorded address"
-BULK = "bulk objects at the recorded address"
 NEW_SLABS = "new slabs taken by the same allocation"
-FREED = "slabs given back, predicted"
 
 
 def force_slab(recording: Recording, table: Table) -> None:
@@ -124,7 +122,7 @@ class _Forced:
             self.row = row
             self.reap(self.row_cpu[row - script.row0], self.ts_ns[row - script.row0])
             do[action](argument)
-        for what in (OBJECTS, BULK, NEW_SLABS, FREED):
+        for what in (OBJECTS, BULK_OBJECTS, NEW_SLABS, FREED_SLABS):
             self.table.decisions(what, FORCED, WHOLE, self.compared[what], self.right[what])
         for name, n in self.wrong_by_cache.items():
             self.table.differ(OBJECTS, FORCED, WHOLE, name, "", "", n)
@@ -158,7 +156,7 @@ class _Forced:
         if want < 0:
             return
         cache = self.cache(i, want)
-        what = BULK if self.script.array_begin[i] >= 0 else OBJECTS
+        what = BULK_OBJECTS if self.script.array_begin[i] >= 0 else OBJECTS
         page = self.script.page.get(i)
         if page is not None and self.slab.row_at(page[0] << 12) >= 0:
             page = None
@@ -292,10 +290,10 @@ class _Forced:
         slab = self.slab.row_at(pfn << 12)
         if pfn in self.early:
             self.early.remove(pfn)
-            self.compared[FREED] += 1
-            self.right[FREED] += 1
+            self.compared[FREED_SLABS] += 1
+            self.right[FREED_SLABS] += 1
         elif slab >= 0 and self.slab.sl_pfn[slab] == pfn:
-            self.compared[FREED] += 1
+            self.compared[FREED_SLABS] += 1
             self.slab.drop_slab(slab)
             self.table.repair("slab that the model kept")
 

@@ -13,7 +13,8 @@ import pytest
 from small_machines import config, kernel, open_zone
 
 import memtrace as mt
-from memtrace.fidelity.forced_slab import BULK, FREED, NEW_SLABS, OBJECTS, force_slab
+from memtrace.fidelity.forced_slab import NEW_SLABS, force_slab
+from memtrace.fidelity.forced_slub import BULK_OBJECTS, FREED_SLABS, OBJECTS
 from memtrace.fidelity.recording import read_recording
 from memtrace.fidelity.slab_lists import NODES
 from memtrace.fidelity.table import Table
@@ -33,7 +34,7 @@ COUNTERS = {"allocmiss": "allocmiss", "freemiss": "freemiss", "grown": "alloc_sl
 HITS = {"allochit": "alloc_fastpath", "freehit": "free_fastpath"}
 SAME_GROWN = 0.75
 """Share of the caches that grew exactly as often. Measured: 81 of 102; the reaper's run times are the rest."""
-FORCED = {OBJECTS: 0.985, BULK: 0.985, NEW_SLABS: 0.9, FREED: 0.9, NODES: 1.0}
+FORCED = {OBJECTS: 0.985, BULK_OBJECTS: 0.985, NEW_SLABS: 0.9, FREED_SLABS: 0.9, NODES: 1.0}
 """Share of decisions that are right. Measured: 99.20, 99.99, 92.2, 93.0 and 100 %."""
 CFLGS = 0xC0000000
 """Bits of a recorded cache's flags that say where its index arrays are."""
