@@ -200,6 +200,11 @@ class VmParams:
         (256, 256, 32, 0, 0), "what DMA, DMA32, Normal, HighMem and Movable keep from requests that could go higher",
         source="vm.lowmem_reserve_ratio",
     )
+    compaction: bool = setting(True, "movable pages are moved together to make large blocks", source="since 2.6.35")
+    extfrag_threshold: int = setting(
+        500, "no compaction for large orders when the fragmentation index is below this; 0 to 1000",
+        source="vm.extfrag_threshold",
+    )
     min_free_kbytes_limit: int = setting(262144, "most that min_free_kbytes is set to by itself", least=128,
                                          source="64 MiB until 5.7, then 256 MiB")
     khugepaged: bool = setting(

@@ -2,7 +2,7 @@
 A slow, plain page allocator: lists, dicts and sets, written from MODEL 1 to 3 without looking at the model.
 
 It is the reference that ``memtrace.mm`` is compared with. A block is its first pfn; ``lists[order, type]`` holds
-free blocks, head first. kswapd's runs take no time and reclaim nothing, as in the model.
+free blocks, head first. kswapd never runs, so boosts stay; compaction is not allowed (no request may do I/O).
 """
 
 from __future__ import annotations
@@ -118,6 +118,8 @@ class PlainPages:
         self.huge = huge
         self.asked: dict[int, int] = {}
         """Page -> type it was asked for with; slab pages are not in here."""
+        self.cache: dict[int, list[int]] = {zone.start: [] for zone in zones}
+        """By a zone's start: single pages asked for as movable, the oldest first."""
         self.reserves = 0
         """Pageblocks ever reserved for urgent requests."""
 
@@ -219,6 +221,8 @@ class PlainPages:
         for page in range(pfn, pfn + (1 << order)):
             self.asked.pop(page, None)
         zone = self.zone_of(pfn)
+        if pfn in self.cache[zone.start]:
+            self.cache[zone.start].remove(pfn)
         mt = zone.type_of(pfn)
         key = self.pcp_key(order, mt if mt <= RECLAIMABLE else MOVABLE)
         if key is None or mt == ISOLATE:
@@ -255,16 +259,18 @@ class PlainPages:
 
     def drain_all(self) -> None:
         """3.6: in steps of batch << 5, each beginning at list 0."""
-        for zone in self.zones:
-            for pcp in zone.pcp:
-                while pcp.count():
-                    self.pcp_free(zone, pcp, pcp.batch << 5, (0, UNMOVABLE))
+        for cpu in range(len(self.cpu_node)):
+            for zone in self.zones:
+                while zone.pcp[cpu].count():
+                    self.pcp_free(zone, zone.pcp[cpu], zone.pcp[cpu].batch << 5, (0, UNMOVABLE))
 
     # -- 2.9 to 2.11 ----------------------------------------------------------------------------------------------
 
-    def allows(self, zone: PlainZone, order: int, highest: int, mode: set[str], boost: int) -> bool:
-        least = zone.marks[next(mark for mark in ("min", "low") if mark in mode)] + boost
-        free = zone.free() - (1 << order) + 1
+    def allows(
+        self, zone: PlainZone, order: int, highest: int, mode: set[str], boost: int, cache: int = 0
+    ) -> bool:
+        least = zone.marks[next(mark for mark in ("min", "low", "high") if mark in mode)] + boost
+        free = zone.free() + cache - (1 << order) + 1
         if not mode & {"NON_BLOCK", "MIN_RESERVE", "HIGHATOMIC"}:
             free -= zone.reserved
         if "MIN_RESERVE" in mode:
@@ -320,16 +326,12 @@ class PlainPages:
                 continue
             if "HIGHATOMIC" in mode:
                 self.reserve(zone, pfn)
-            if "BOOSTED" in mode:
-                self.kswapd()
             for page in range(pfn, pfn + (1 << order)):
                 self.asked[page] = mt
+            if order == 0 and "MOVABLE" in flags:
+                self.cache[zone.start].append(pfn)
             return pfn
         return self.get_page(flags, order, node, cpu, mode - {"NOFRAGMENT"}) if "NOFRAGMENT" in mode else None
-
-    def kswapd(self) -> None:
-        for zone in self.zones:
-            zone.boost = 0
 
     def reserve(self, zone: PlainZone, pfn: int) -> None:
         """2.6."""
@@ -374,21 +376,60 @@ class PlainPages:
             mode.add("NON_BLOCK")
             if order > 0 and "HIGH" in flags:
                 mode.add("HIGHATOMIC")
-        if wakes:
-            self.kswapd()
         pfn = self.get_page(flags, order, node, cpu, mode)
         if pfn is not None:
             return pfn
-        if "MEMALLOC" in flags:
-            return self.get_page(flags, order, node, cpu, {"min", "ALL"})
-        if "DIRECT_RECLAIM" not in flags:
-            return None
-        self.unreserve(flags, node, force=False)
-        self.drain_all()
-        pfn = self.get_page(flags, order, node, cpu, mode)
-        while pfn is None and self.unreserve(flags, node, force=True):
+        if "MEMALLOC" in flags and "NOMEMALLOC" not in flags:
+            mode = {"min", "ALL"} | wakes
             pfn = self.get_page(flags, order, node, cpu, mode)
-        return pfn
+        if pfn is not None or "DIRECT_RECLAIM" not in flags:
+            return pfn
+        return self.reclaim_and_retry(flags, order, node, cpu, mode)
+
+    def reclaim_and_retry(self, flags: set[str], order: int, node: int, cpu: int, mode: set[str]) -> int | None:
+        """2.11, s6 to s11, without compaction."""
+        idle = 0
+        while True:
+            taken = self.direct_reclaim(flags, node, cpu)
+            pfn = self.get_page(flags, order, node, cpu, mode) if taken else None
+            if taken and pfn is None:
+                self.unreserve(flags, node, force=False)
+                self.drain_all()
+                pfn = self.get_page(flags, order, node, cpu, mode)
+            if pfn is not None:
+                return pfn
+            if order > 3 or "NORETRY" in flags:
+                return None
+            idle = 0 if taken else idle + 1
+            if not (idle <= 16 and self.would_do(flags, order, node, mode)) and not self.unreserve(flags, node, True):
+                self.drain_all()
+                pfn = self.get_page(flags, order, node, cpu, mode)
+                return pfn if pfn is not None else self.get_page(flags, order, node, cpu, {"high"})
+            pfn = self.get_page(flags, order, node, cpu, mode)
+            if pfn is not None:
+                return pfn
+
+    def walk(self, flags: set[str], node: int) -> list[PlainZone]:
+        highest = 0 if "DMA" in flags else 1 if "DMA32" in flags else 3 if {"MOVABLE", "HIGHMEM"} <= flags else 2
+        zones = sorted((z for z in self.zones if z.index <= highest), key=lambda z: (z.node != node, z.node, -z.index))
+        return [zone for zone in zones if zone.node == node or "THISNODE" not in flags]
+
+    def direct_reclaim(self, flags: set[str], node: int, cpu: int) -> int:
+        """10.6, rule 3."""
+        taken = 0
+        for zone in self.walk(flags, node):
+            while taken < 32 and self.cache[zone.start]:
+                self.release(self.cache[zone.start][0], 0, cpu)
+                taken += 1
+        return taken
+
+    def would_do(self, flags: set[str], order: int, node: int, mode: set[str]) -> bool:
+        """10.3: were all page cache free."""
+        highest = 0 if "DMA" in flags else 1 if "DMA32" in flags else 3 if {"MOVABLE", "HIGHMEM"} <= flags else 2
+        return any(
+            self.allows(zone, order, highest, (mode - {"ALL"}) | {"min"}, zone.boost, len(self.cache[zone.start]))
+            for zone in self.walk(flags, node)
+        )
 
     def verify(self) -> None:
         """Every page is in one place; free blocks are aligned, and merged as far as one list's rule goes."""

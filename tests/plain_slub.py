@@ -128,7 +128,7 @@ class PlainSlub:
     def new(self, cache: Cache, flags: set[str], node: int, cpu: int) -> Slab | None:
         keep = {"DIRECT_RECLAIM", "KSWAPD", "HIGH", "MEMALLOC", "NOMEMALLOC", "THISNODE"}
         wanted = (flags & keep) | cache.flags
-        first = set(wanted)
+        first = wanted | {"NORETRY"}
         if "DIRECT_RECLAIM" in wanted and cache.order > cache.min_order:
             first = (first | {"NOMEMALLOC"}) - {"DIRECT_RECLAIM", "KSWAPD"}
         order = cache.order

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..mm.constants import MAX_ORDER
+from ..mm.constants import FAIL_IMPOSSIBLE, MAX_ORDER
 from ..mm.paths import PATHS
 from ..mm.stats import (
     CACHE_FIELDS,
+    FAIL_REASONS,
     MIGRATETYPES,
     PAGEBLOCK_MAP_FIELDS,
     PCP_FIELDS,
@@ -275,7 +276,7 @@ class Recorder:
                                              "migratetype": named(rows[:, 1], MIGRATETYPES), "nr_blocks": rows[:, 2]})
 
     def add_failures(self, rows: np.ndarray) -> None:
-        """Rows of (t_ns, row, cpu, op, order, gfp, size, cache)."""
+        """Rows of (t_ns, row, cpu, op, order, gfp, size, cache, reason)."""
         order = rows[:, 4]
         size = np.where(order < 0, rows[:, 6], PAGE_SIZE << np.clip(order, 0, 30))
         hopeless = size > PAGE_SIZE << MAX_ORDER
@@ -285,7 +286,7 @@ class Recorder:
             "event": [ALLOC_EVENTS[op] for op in rows[:, 3].tolist()],
             "order": order,
             "gfp_flags": [hex(gfp) for gfp in rows[:, 5].tolist()],
-            "reason": named(hopeless.astype(np.int64), ("memory", "order")),
+            "reason": named(np.where(hopeless, FAIL_IMPOSSIBLE, rows[:, 8]), FAIL_REASONS),
             "row": rows[:, 1],
             "bytes_req": size,
             "cache": self.cache_column(rows[:, 7]),

@@ -246,15 +246,19 @@ TABLES: tuple[Table, ...] = (
         Column("event", "name", "", "kmalloc, kmem_cache_alloc, kmem_cache_alloc_bulk or mm_page_alloc"),
         Column("order", "int16", "", "of a page block; -1 for objects"),
         Column("gfp_flags", "name", "", "mask in hexadecimal, bits as in 6.1"),
-        Column("reason", "name", "", "memory: none was left that the flags allow; order: larger than any block"),
+        Column("reason", "name", "", "order: larger than any block, or zone bits that contradict each other; "
+               "no_reclaim: the flags forbid to wait; noretry, costly: one round of reclaim was not enough; "
+               "no_progress: nothing to reclaim, and nobody may be killed; oom: a task would be killed; "
+               "memory: other"),
         Column("row", "int64", "", "trace row, from 0"),
         Column("bytes_req", "int64", "bytes", "asked for; of page blocks, their size"),
         Column("cache", "name", "", "slab cache; null for pages and large kmallocs"),
     )),
     Table("events", "rare decision of the model", (
         _T, _CPU,
-        Column("kind", "name", "", "extfrag: a block was taken from another migratetype; hotplug: a CPU "
-               "went offline or came online"),
+        Column("kind", "name", "", "extfrag: a block was taken from another migratetype; kswapd_wake, kswapd_done, "
+               "kswapd_sleep; direct_reclaim; compaction: of one zone; oom: a task would be killed; "
+               "hotplug: a CPU went offline or came online"),
         Column("row", "int64", "", "trace row, from 0"),
         _NODE, _ZONE,
         Column("pfn", "int64", "pfn", "first page; -1 where it has no meaning"),

@@ -14,6 +14,7 @@ from memtrace.mm.constants import (
     MAX_ORDER,
     MIGRATE_PCPTYPES,
     MIGRATE_TYPES,
+    NR_LRU_LISTS,
     NR_ORDERS,
     NR_PCP_LISTS,
     PCP_AUTO,
@@ -55,6 +56,8 @@ def build(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator:
         for _ in range(config.cpus):
             zone.pcp.append(PerCpuPages(head))
             head += NR_PCP_LISTS
+        zone.lru0 = head
+        head += NR_LRU_LISTS
     cpu_node = [0] * config.cpus
     for node, cpus in enumerate(config.node_cpus):
         for cpu in cpus:
@@ -79,6 +82,8 @@ def set_features(pages: PageAllocator, config: MachineConfig, kernel: KernelConf
     """Make the page allocator that of the profile."""
     vm, pcp = kernel.vm, kernel.pcp
     pages.watermark_boost_factor = vm.watermark_boost_factor
+    pages.compaction = vm.compaction
+    pages.extfrag_threshold = vm.extfrag_threshold
     pages.set_fallback_form(vm.fallback)
     pages.tail_merge = vm.tail_merge
     pages.halving_check = vm.watermark_check == "halving"

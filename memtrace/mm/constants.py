@@ -57,6 +57,35 @@ PCP_FIXED = 0
 PCP_FREE_FACTOR = 1
 PCP_AUTO = 2
 
+# Lists of pages that reclaim may take: page cache, and anonymous pages (MODEL 10.6).
+NR_LRU_LISTS = 2
+LRU_FILE = 0
+LRU_ANON = 1
+SWAP_CLUSTER_MAX = 32
+MAX_RECLAIM_RETRIES = 16
+
+# Compaction: how an attempt ended, worst first, and how hard it tries (MODEL 10.5).
+COMPACT_NOT_SUITABLE = 0
+COMPACT_SKIPPED = 1
+COMPACT_DEFERRED = 2
+COMPACT_CONTINUE = 4
+COMPACT_COMPLETE = 5
+COMPACT_SUCCESS = 8
+COMPACT_PRIO_SYNC_FULL = 0
+COMPACT_PRIO_SYNC_LIGHT = 1
+COMPACT_PRIO_ASYNC = 2
+COMPACT_MAX_DEFER_SHIFT = 6
+COMPACT_CLUSTER_MAX = 32
+
+# Why an allocation of pages failed.
+FAIL_NONE = 0
+FAIL_IMPOSSIBLE = 1  # an order or a combination of zone bits that no kernel serves
+FAIL_NO_RECLAIM = 2  # below the marks, and the flags forbid to reclaim
+FAIL_NORETRY = 3  # one round of reclaim and compaction was not enough, and the flags want no second one
+FAIL_COSTLY = 4  # the same, for a block larger than PAGE_ALLOC_COSTLY_ORDER
+FAIL_NO_PROGRESS = 5  # nothing left to reclaim, and the flags or the zone forbid to kill
+FAIL_OOM = 6  # the kernel would have killed a task
+
 # Cache flags, bits of include/linux/slab.h in 6.1 (facts; the exact dumps print them).
 SLAB_HWCACHE_ALIGN = 0x2000
 SLAB_CACHE_DMA = 0x4000
@@ -96,3 +125,7 @@ WAKE_KFREE_RCU = 40
 """A CPU (the argument) has an object more to free after a grace period."""
 WAKE_KFREE_RCU_PAGES = 41
 """It has no page for pointers."""
+WAKE_KSWAPD = 20
+"""kswapd of a node (the argument) has work."""
+WAKE_KCOMPACTD = 21
+"""kcompactd of a node (the argument) has work."""

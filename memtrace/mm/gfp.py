@@ -40,6 +40,8 @@ GFP_DMA32 = 0x4
 GFP_KERNEL_ACCOUNT = 0x400CC0
 GFP_HIGHUSER = 0x100CC2
 GFP_HIGHUSER_MOVABLE = 0x100CCA
+# As which compaction's own taking of free pages is replayed: movable, regardless of watermarks.
+GFP_ISOLATED = 0x2000A
 
 # What a slab's page request keeps of its caller's flags (MODEL 1.6.4).
 GFP_CONSTRAINT_MASK = 0x300000  # HARDWALL | THISNODE

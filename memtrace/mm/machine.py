@@ -11,7 +11,7 @@ from typing import Any
 
 import cython
 
-from memtrace.mm.constants import NIL, PAGE_SHIFT, PAGE_USED, UNKNOWN_OWNER, WAKE_DEFERRED
+from memtrace.mm.constants import MIGRATE_MOVABLE, NIL, PAGE_SHIFT, PAGE_USED, UNKNOWN_OWNER, WAKE_DEFERRED
 from memtrace.mm.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.mmzone import Frames, Zone
@@ -239,11 +239,16 @@ class Machine:
             if pfn < 0 or pfn + size > frames.nr_frames or not self.is_unknown(pfn, size):
                 return NIL
             self.mark_used(pfn, order)
+            self.make_reclaimable(pfn, order)
             return pfn
         p = self.unknown_block(order)
         if p != NIL:
+            self.make_reclaimable(p, order)
             return p
-        return self.pages.alloc_pages(GFP_HIGHUSER_MOVABLE, order, NIL, 0)
+        p = self.pages.alloc_pages(GFP_HIGHUSER_MOVABLE, order, NIL, 0)
+        if p != NIL and order == 0:
+            self.pages.lru_add(self.pages.zones[self.pages.last_zone], p, GFP_HIGHUSER_MOVABLE)
+        return p
 
     @cython.ccall
     def unknown_block(self, order: cython.int) -> cython.int:
@@ -281,6 +286,13 @@ class Machine:
         self.frames.kind[pfn] = PAGE_USED
         self.frames.order[pfn] = order
         self.frames.mt[pfn] = zone.get_pageblock_migratetype(pfn)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def make_reclaimable(self, pfn: cython.int, order: cython.int) -> cython.void:
+        """A single page in use since before the trace is taken to be page cache when its pageblock is Movable."""
+        if order == 0 and self.frames.mt[pfn] == MIGRATE_MOVABLE:
+            self.pages.lru_add(self.pages.zones[self.pages.zone_of(pfn)], pfn, GFP_HIGHUSER_MOVABLE)
 
     # -- work beside the operations ---------------------------------------------------------------
 
@@ -335,6 +347,9 @@ class Machine:
         for zone in self.pages.zones:
             for pcp in zone.pcp:
                 pcp.refills = pcp.drains = pcp.hits = pcp.misses = 0
+            zone.lru_freed = zone.lru_reclaimed = 0
+        for node in self.pages.nodes:
+            node.seen_returned = 0
 
     def validate(self) -> None:
         """Run every validator; raises ModelError at the first broken invariant."""

@@ -3,7 +3,7 @@ Page frames, zones and per-CPU page lists: the state of the page allocator (MODE
 
 Per-frame state lives in typed arrays indexed by pfn. All lists are circular and doubly linked through
 ``next``/``prev``; list number l has its head at index ``nr_frames + l``, so that a block leaves its list
-without knowing which one it is on.
+without knowing which one it is on. ``prev`` of a page that is on no list is NIL.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from array import array
 
 import cython
 
-from memtrace.mm.constants import MIGRATE_MOVABLE, MIGRATE_TYPES, NR_ORDERS, NR_PCP_LISTS
+from memtrace.mm.constants import MIGRATE_MOVABLE, MIGRATE_TYPES, NIL, NR_LRU_LISTS, NR_ORDERS, NR_PCP_LISTS
 
 
 @cython.cclass
@@ -76,6 +76,7 @@ class Frames:
         after: cython.int = self.next[pfn]
         self.next[before] = after
         self.prev[after] = before
+        self.prev[pfn] = NIL
 
     @cython.ccall
     def members(self, head: cython.int) -> list:
@@ -113,6 +114,10 @@ class PerCpuPages:
     drains: cython.longlong
     hits: cython.longlong
     misses: cython.longlong
+    expire: cython.int
+    """Turns of the statistics worker until lists of another node's zone give pages back; 0: they do not."""
+    seen_used: cython.longlong
+    """Refills, drains and hits at the worker's last turn."""
 
     def __init__(self, list0: cython.int) -> None:
         self.list0 = list0
@@ -129,6 +134,8 @@ class PerCpuPages:
         self.drains = 0
         self.hits = 0
         self.misses = 0
+        self.expire = 0
+        self.seen_used = 0
 
 
 @cython.cclass
@@ -168,6 +175,17 @@ class Zone:
     nr_pageblocks: cython.int
     pageblock_type: cython.uchar[:]
     list0: cython.int
+    lru0: cython.int
+    """Index in Frames of the head of the zone's list of page cache, oldest first; that of anonymous pages follows."""
+    lru_freed: cython.longlong
+    """Pages of those lists that their owners freed."""
+    lru_reclaimed: cython.longlong
+    """Pages of those lists that the model took back by itself."""
+    compact_considered: cython.int
+    compact_defer_shift: cython.int
+    compact_order_failed: cython.int
+    compact_migrate_pfn: cython.int
+    compact_free_pfn: cython.int
     pcp: list
     slab_pages: cython.longlong
     used_pages: cython.longlong
@@ -205,6 +223,14 @@ class Zone:
         self.nr_pageblocks = ((self.end_pfn - 1) >> pageblock_order) - self.pageblock0 + 1
         self.pageblock_type = array("B", [MIGRATE_MOVABLE]) * self.nr_pageblocks
         self.list0 = 0
+        self.lru0 = 0
+        self.lru_freed = 0
+        self.lru_reclaimed = 0
+        self.compact_considered = 0
+        self.compact_defer_shift = 0
+        self.compact_order_failed = 0
+        self.compact_migrate_pfn = NIL
+        self.compact_free_pfn = NIL
         self.pcp = []
         self.slab_pages = 0
         self.used_pages = 0
@@ -227,6 +253,52 @@ class Zone:
         return self.list0 + order * MIGRATE_TYPES + mt
 
 
+@cython.cclass
+class Node:
+    """
+    What reclaim and compaction know of one node (struct pglist_data, MODEL 10).
+
+    ``kswapd_order`` and ``kswapd_highest_zoneidx`` are what was last asked for (-1: nothing); ``boosts`` are
+    the watermark boosts that ``zones`` had when the present run of kswapd began.
+    """
+
+    node: cython.int
+    zones: list
+    kswapd_order: cython.int
+    kswapd_highest_zoneidx: cython.int
+    kswapd_awake: cython.bint
+    kswapd_failures: cython.int
+    kcompactd_order: cython.int
+    kcompactd_highest_zoneidx: cython.int
+    kcompactd_awake: cython.bint
+    boosts: list
+    boost: cython.longlong
+    """Of them, what the run has yet to reclaim."""
+    run_order: cython.int
+    run_highest_zoneidx: cython.int
+    run_returned: cython.longlong
+    """Reclaimable pages that came back in the present run of kswapd, whoever freed them."""
+    seen_returned: cython.longlong
+    """What ``lru_freed`` and ``lru_reclaimed`` of the zones added up to at the last look."""
+
+    def __init__(self, node: cython.int, zones: list) -> None:
+        self.node = node
+        self.zones = zones
+        self.kswapd_order = 0
+        self.kswapd_highest_zoneidx = NIL
+        self.kswapd_awake = False
+        self.kswapd_failures = 0
+        self.kcompactd_order = 0
+        self.kcompactd_highest_zoneidx = NIL
+        self.kcompactd_awake = False
+        self.boosts = []
+        self.boost = 0
+        self.run_order = 0
+        self.run_highest_zoneidx = 0
+        self.run_returned = 0
+        self.seen_returned = 0
+
+
 def nr_lists(nr_zones: int, nr_cpus: int) -> int:
-    """How many lists a machine has: free lists and per-CPU lists of every zone."""
-    return nr_zones * (NR_ORDERS * MIGRATE_TYPES + nr_cpus * NR_PCP_LISTS)
+    """How many lists a machine has: free lists, per-CPU lists and lists of reclaimable pages of every zone."""
+    return nr_zones * (NR_ORDERS * MIGRATE_TYPES + nr_cpus * NR_PCP_LISTS + NR_LRU_LISTS)

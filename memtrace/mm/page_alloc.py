@@ -10,6 +10,7 @@ from array import array
 
 import cython
 
+from memtrace.mm.compaction import Compaction
 from memtrace.mm.constants import (
     ALLOC_HIGHATOMIC,
     ALLOC_KSWAPD,
@@ -18,207 +19,79 @@ from memtrace.mm.constants import (
     ALLOC_NOFRAGMENT,
     ALLOC_NON_BLOCK,
     ALLOC_OOM,
+    ALLOC_WMARK_HIGH,
     ALLOC_WMARK_LOW,
-    ALLOC_WMARK_MASK,
     ALLOC_WMARK_MIN,
+    COMPACT_DEFERRED,
+    COMPACT_PRIO_ASYNC,
+    COMPACT_PRIO_SYNC_FULL,
+    COMPACT_PRIO_SYNC_LIGHT,
+    COMPACT_SKIPPED,
+    COMPACT_SUCCESS,
+    FAIL_COSTLY,
+    FAIL_IMPOSSIBLE,
+    FAIL_NO_PROGRESS,
+    FAIL_NO_RECLAIM,
+    FAIL_NONE,
+    FAIL_NORETRY,
+    FAIL_OOM,
     MAX_ORDER,
+    MAX_RECLAIM_RETRIES,
     MIGRATE_HIGHATOMIC,
     MIGRATE_MOVABLE,
     MIGRATE_PCPTYPES,
-    MIGRATE_RECLAIMABLE,
     MIGRATE_TYPES,
-    MIGRATE_UNMOVABLE,
     NIL,
+    PAGE_ALLOC_COSTLY_ORDER,
     PAGE_USED,
     PCP_AUTO,
 )
 from memtrace.mm.gfp import (
     GFP_BIT_DIRECT_RECLAIM,
+    GFP_BIT_FS,
     GFP_BIT_HIGH,
+    GFP_BIT_IO,
     GFP_BIT_KSWAPD_RECLAIM,
     GFP_BIT_MEMALLOC,
-    GFP_BIT_MOVABLE,
+    GFP_BIT_NOFAIL,
     GFP_BIT_NOMEMALLOC,
-    GFP_BIT_RECLAIMABLE,
+    GFP_BIT_NORETRY,
+    GFP_BIT_RETRY_MAYFAIL,
     GFP_BIT_THISNODE,
     GFP_BIT_ZERO,
     GFP_ZONEMASK,
 )
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.mmzone import Frames, Zone
-from memtrace.mm.page_alloc_pcp import PcpLists
-from memtrace.mm.paths import COST_ZERO_PAGE, COST_ZONE_CHECK, PATH_PAGE_ALLOC_FAILED
+from memtrace.mm.paths import (
+    COST_ZERO_PAGE,
+    COST_ZONE_CHECK,
+    PATH_PAGE_ALLOC_COMPACT,
+    PATH_PAGE_ALLOC_FAILED,
+    PATH_PAGE_ALLOC_RECLAIM,
+)
 
 
 @cython.cclass
-class PageAllocator(PcpLists):
-    """The whole page allocator. Zonelists are lists of zone indexes, nearest and highest first."""
+class PageAllocator(Compaction):
+    """The whole page allocator."""
 
-    zonelists: list
-    """``zonelists[node]``: array of zone indexes over all nodes (FALLBACK)."""
-    local_zonelists: list
-    """``local_zonelists[node]``: the node's own zones (NOFALLBACK, __GFP_THISNODE)."""
-    cpu_node: cython.int[:]
-    gfp_zone: cython.int[:]
-    """Highest zone type a request may reach, by the four low gfp bits; -1 invalid."""
-    start_pfns: cython.int[:]
-    end_pfns: cython.int[:]
-    nr_zones: cython.int
     nofragment: cython.uchar[:]
     """By zone index: requests that prefer this zone first avoid fragmentation (Normal above a DMA32)."""
-    halving_check: cython.bint
-    """Watermark checks of higher orders disregard smaller blocks and halve the mark (vm.watermark_check)."""
     highatomic: cython.bint
     """Urgent requests reserve pageblocks for themselves (vm.reserve)."""
-    count_free_reserve: cython.bint
-    """Only the free pages of reserved pageblocks are kept from others, and reserves are bounded (6.12 and later)."""
     alloc_failures: cython.longlong
+    fail_reason: cython.int
+    """FAIL_* of the last request that failed."""
     last_zone: cython.int
 
     def __init__(self, frames: Frames, zones: list, it: Itinerary, cpu_node: list) -> None:
-        PcpLists.__init__(self, frames, zones, it)
-        self.cpu_node = array("i", cpu_node)
-        self.nr_zones = len(zones)
-        self.start_pfns = array("i", [zone.start_pfn for zone in zones])
-        self.end_pfns = array("i", [zone.end_pfn for zone in zones])
-        self.zonelists = []
-        self.local_zonelists = []
-        self.gfp_zone = array("i", [0]) * 16
+        Compaction.__init__(self, frames, zones, it, cpu_node)
         self.nofragment = array("B", [0]) * len(zones)
-        self.halving_check = False
         self.highatomic = True
-        self.count_free_reserve = False
         self.alloc_failures = 0
+        self.fail_reason = FAIL_NONE
         self.last_zone = 0
-
-    @cython.ccall
-    def zone_of(self, pfn: cython.int) -> cython.int:
-        """Index of the zone that holds a pfn, or NIL."""
-        i: cython.int
-        for i in range(self.nr_zones - 1, -1, -1):
-            if pfn >= self.start_pfns[i] and pfn < self.end_pfns[i]:
-                return i
-        return NIL
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def gfp_migratetype(self, gfp: cython.longlong) -> cython.int:
-        """Kernel: gfp_migratetype() (MODEL 1.4)."""
-        if not self.mobility_grouping:
-            return MIGRATE_UNMOVABLE
-        if gfp & GFP_BIT_MOVABLE:
-            return MIGRATE_MOVABLE
-        if gfp & GFP_BIT_RECLAIMABLE:
-            return MIGRATE_RECLAIMABLE
-        return MIGRATE_UNMOVABLE
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def zone_watermark_ok(
-        self, zone: Zone, order: cython.int, mark: cython.longlong, highest: cython.int, alloc_flags: cython.int
-    ) -> cython.bint:
-        """
-        May this zone serve the request and keep ``mark`` pages and its reserve against higher zones?
-
-        Kernel: __zone_watermark_ok(), 6.1 (MODEL 2.9)
-        Departs: reads the exact free count, not one that lags by per-CPU deltas (EXACT B 2.6)
-        """
-        o: cython.int
-        mt: cython.int
-        free: cython.longlong = zone.free_pages - ((1 << order) - 1)
-        least: cython.longlong = mark
-        if self.halving_check:
-            return self.zone_watermark_halving(zone, order, free, mark, highest, alloc_flags)
-        if not alloc_flags & (ALLOC_NON_BLOCK | ALLOC_MIN_RESERVE | ALLOC_HIGHATOMIC | ALLOC_OOM):
-            free -= self.free_highatomic(zone) if self.count_free_reserve else zone.nr_reserved_highatomic
-        if alloc_flags & ALLOC_MIN_RESERVE:
-            least -= least // 2
-            if alloc_flags & ALLOC_NON_BLOCK:
-                least -= least // 4
-        if alloc_flags & ALLOC_OOM:
-            least -= least // 2
-        if free <= least + zone.lowmem_reserve[highest]:
-            return False
-        if order == 0:
-            return True
-        for o in range(order, MAX_ORDER + 1):
-            if zone.nr_free[o] == 0:
-                continue
-            for mt in range(MIGRATE_PCPTYPES):
-                if zone.nr_free_mt[o * MIGRATE_TYPES + mt]:
-                    return True
-            if alloc_flags & (ALLOC_HIGHATOMIC | ALLOC_OOM) and zone.nr_free_mt[o * MIGRATE_TYPES + MIGRATE_HIGHATOMIC]:
-                return True
-        return False
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def zone_watermark_halving(
-        self, zone: Zone, order: cython.int, free: cython.longlong, mark: cython.longlong, highest: cython.int,
-        alloc_flags: cython.int,
-    ) -> cython.bint:
-        """Kernel: zone_watermark_ok(), 2.6.24 to 4.3 (MODEL 2.9, old rules)."""
-        o: cython.int
-        least: cython.longlong = mark
-        if alloc_flags & ALLOC_MIN_RESERVE:
-            least -= least // 2
-        if alloc_flags & ALLOC_NON_BLOCK:
-            least -= least // 4
-        if free <= least + zone.lowmem_reserve[highest]:
-            return False
-        for o in range(order):
-            free -= zone.nr_free[o] << o
-            least >>= 1
-            if free <= least:
-                return False
-        return True
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def free_highatomic(self, zone: Zone) -> cython.longlong:
-        """Free pages in reserved pageblocks (nr_free_highatomic)."""
-        o: cython.int
-        pages: cython.longlong = 0
-        if zone.nr_reserved_highatomic:
-            for o in range(MAX_ORDER + 1):
-                pages += zone.nr_free_mt[o * MIGRATE_TYPES + MIGRATE_HIGHATOMIC] << o
-        return pages
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def note_below_high(
-        self, zone: Zone, order: cython.int, highest: cython.int, alloc_flags: cython.int
-    ) -> cython.bint:
-        """Kernel: get_page_from_freelist(), 6.7 and later: is the zone above its high mark? Else remember it."""
-        if self.zone_watermark_ok(zone, order, zone.watermark_high + zone.boost, highest, alloc_flags):
-            return True
-        zone.below_high = True
-        return False
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def watermark(self, zone: Zone, alloc_flags: cython.int) -> cython.longlong:
-        """Stored mark plus the zone's current boost (MODEL 2.8.2)."""
-        which: cython.int = alloc_flags & ALLOC_WMARK_MASK
-        if which == ALLOC_WMARK_LOW:
-            return zone.watermark_low + zone.boost
-        if which == ALLOC_WMARK_MIN:
-            return zone.watermark_min + zone.boost
-        return zone.watermark_high + zone.boost
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def zone_watermark_fast(
-        self, zone: Zone, order: cython.int, highest: cython.int, alloc_flags: cython.int
-    ) -> cython.bint:
-        """Kernel: zone_watermark_fast(): urgent single pages need not respect a boost of the min mark (MODEL 2.9)."""
-        if self.zone_watermark_ok(zone, order, self.watermark(zone, alloc_flags), highest, alloc_flags):
-            return True
-        if order > 0 or zone.boost == 0 or not alloc_flags & ALLOC_MIN_RESERVE:
-            return False
-        if alloc_flags & ALLOC_WMARK_MASK != ALLOC_WMARK_MIN:
-            return False
-        return self.zone_watermark_ok(zone, order, zone.watermark_min, highest, alloc_flags)
 
     @cython.cfunc
     def get_page_from_freelist(
@@ -262,7 +135,8 @@ class PageAllocator(PcpLists):
                     self.last_zone = zone.index
                     zone.used_pages += 1 << order
                     if zone.boosted:
-                        self.wake_kswapd()
+                        zone.boosted = False
+                        self.wakeup_kswapd(zone, 0, 0, zone.zone_idx)
                     return pfn
                 skipped += 1
             if alloc_flags & ALLOC_NOFRAGMENT:
@@ -270,21 +144,6 @@ class PageAllocator(PcpLists):
             alloc_flags &= ~ALLOC_NOFRAGMENT
         self.it.step(COST_ZONE_CHECK, skipped + 1)
         return NIL
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def wake_kswapd(self) -> cython.void:
-        """
-        Kernel: wakeup_kswapd() and the boost part of balance_pgdat() (MODEL 2.8.5, 10.1, 10.2).
-
-        Departs: kswapd's run takes no time and reclaims nothing; it takes the watermark boosts away.
-        """
-        zone: Zone
-        for zone in self.zones:
-            if zone.boost:
-                self.events.append(("kswapd_wake", {"zone": zone.index, "boost": zone.boost}))
-            zone.boost = 0
-            zone.boosted = False
 
     @cython.cfunc
     def rmqueue_zone(
@@ -360,9 +219,8 @@ class PageAllocator(PcpLists):
         """
         Allocate a block of ``2**order`` pages.
 
-        Kernel: __alloc_pages(), 6.1 (MODEL 2.11, steps 1-3 and s1-s6)
-        Departs: reclaim, compaction and the OOM killer are not modelled yet; where they would begin, the
-        per-CPU lists of all CPUs are drained and the HighAtomic reserve is opened, then the request fails
+        Kernel: __alloc_pages(), 6.1 (MODEL 2.11, steps 1-3)
+        Departs: nobody is killed when memory is out, and nobody waits for others: the request fails
 
         Parameters
         ----------
@@ -371,9 +229,10 @@ class PageAllocator(PcpLists):
 
         Returns
         -------
-        First pfn, or NIL when memory is short.
+        First pfn, or NIL when memory is short; then ``fail_reason`` says why.
         """
         if order > MAX_ORDER or self.gfp_zone[gfp & GFP_ZONEMASK] < 0:
+            self.fail_reason = FAIL_IMPOSSIBLE
             self.page_path = PATH_PAGE_ALLOC_FAILED
             self.alloc_failures += 1
             return NIL
@@ -394,10 +253,9 @@ class PageAllocator(PcpLists):
         return pfn
 
     @cython.cfunc
-    def alloc_pages_slowpath(
-        self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int
-    ) -> cython.int:
-        """Kernel: __alloc_pages_slowpath() (MODEL 2.9.1, 2.11)."""
+    @cython.exceptval(check=False)
+    def gfp_to_alloc_flags(self, gfp: cython.longlong, order: cython.int) -> cython.int:
+        """Kernel: gfp_to_alloc_flags() (MODEL 2.9.1)."""
         flags: cython.int = ALLOC_WMARK_MIN
         if gfp & GFP_BIT_KSWAPD_RECLAIM:
             flags |= ALLOC_KSWAPD
@@ -407,20 +265,186 @@ class PageAllocator(PcpLists):
             flags |= ALLOC_NON_BLOCK
             if order > 0 and flags & ALLOC_MIN_RESERVE and self.highatomic:
                 flags |= ALLOC_HIGHATOMIC
+        return flags
+
+    @cython.cfunc
+    def alloc_pages_slowpath(
+        self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int
+    ) -> cython.int:
+        """
+        Kernel: __alloc_pages_slowpath() (MODEL 2.11): as much of it as the flags allow.
+
+        Departs: no task is known to be exempt from reclaim (PF_MEMALLOC) or to run in real time
+        """
+        flags: cython.int = self.gfp_to_alloc_flags(gfp, order)
+        reclaims: cython.bint = bool(gfp & GFP_BIT_DIRECT_RECLAIM)
+        reserves: cython.bint = bool(gfp & GFP_BIT_MEMALLOC and not gfp & GFP_BIT_NOMEMALLOC)
+        costly: cython.bint = order > PAGE_ALLOC_COSTLY_ORDER
         if flags & ALLOC_KSWAPD:
-            self.wake_kswapd()
+            self.wake_all_kswapds(gfp, order, node)
         pfn: cython.int = self.get_page_from_freelist(gfp, order, node, cpu, flags)
         if pfn != NIL:
             return pfn
-        if gfp & GFP_BIT_MEMALLOC:
-            return self.get_page_from_freelist(gfp, order, node, cpu, ALLOC_NO_WATERMARKS)
-        if not gfp & GFP_BIT_DIRECT_RECLAIM:
-            return NIL
-        self.unreserve_highatomic_pageblock(gfp, node, False)
-        self.drain_all_pages()
-        pfn = self.get_page_from_freelist(gfp, order, node, cpu, flags)
-        while pfn == NIL and self.unreserve_highatomic_pageblock(gfp, node, True):
+        early: cython.bint = costly or self.gfp_migratetype(gfp) != MIGRATE_MOVABLE
+        if reclaims and order > 0 and early and not reserves and self.may_compact(gfp):
+            pfn = self.direct_compact(gfp, order, node, cpu, flags, COMPACT_PRIO_ASYNC)
+            if pfn != NIL:
+                return pfn
+            if costly and gfp & GFP_BIT_NORETRY and (
+                self.compact_result in (COMPACT_SKIPPED, COMPACT_DEFERRED) or gfp & GFP_BIT_THISNODE
+            ):
+                self.fail_reason = FAIL_COSTLY
+                return self.last_resort(gfp, order, node, cpu)
+        if reserves:
+            flags = ALLOC_NO_WATERMARKS | (flags & ALLOC_KSWAPD)
             pfn = self.get_page_from_freelist(gfp, order, node, cpu, flags)
+        if pfn == NIL and reclaims:
+            pfn = self.retry_with_reclaim(gfp, order, node, cpu, flags)
+        elif pfn == NIL:
+            self.fail_reason = FAIL_NO_RECLAIM
+        if pfn == NIL:
+            pfn = self.last_resort(gfp, order, node, cpu)
+        return pfn
+
+    @cython.cfunc
+    def retry_with_reclaim(
+        self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int, flags: cython.int
+    ) -> cython.int:
+        """Kernel: the retry loop of __alloc_pages_slowpath(): MODEL 2.11, s6 to s11."""
+        costly: cython.bint = order > PAGE_ALLOC_COSTLY_ORDER
+        priority: cython.int = COMPACT_PRIO_ASYNC
+        lowest: cython.int = COMPACT_PRIO_SYNC_LIGHT if costly else COMPACT_PRIO_SYNC_FULL
+        compactions: cython.int = 0
+        idle: cython.int = 0
+        pfn: cython.int
+        while True:
+            progress: cython.bint = self.direct_reclaim(gfp, order, node, cpu) > 0
+            pfn = NIL
+            if progress:
+                pfn = self.get_page_after_reclaim(gfp, order, node, cpu, flags)
+                if pfn != NIL:
+                    self.page_path = PATH_PAGE_ALLOC_RECLAIM
+            if pfn == NIL and order > 0 and self.may_compact(gfp):
+                pfn = self.direct_compact(gfp, order, node, cpu, flags, priority)
+            if pfn != NIL:
+                return pfn
+            if gfp & GFP_BIT_NORETRY:
+                self.fail_reason = FAIL_NORETRY
+                return NIL
+            if costly and not (gfp & GFP_BIT_RETRY_MAYFAIL and self.may_compact(gfp)):
+                self.fail_reason = FAIL_COSTLY
+                return NIL
+            idle = 0 if progress and not costly else idle + 1
+            if not self.should_reclaim_retry(gfp, order, node, flags, idle):
+                if not progress or order == 0 or not self.may_compact(gfp):
+                    break
+                if self.compact_result == COMPACT_SUCCESS:
+                    compactions += 1
+                if self.compact_result == COMPACT_SKIPPED:
+                    if not self.compaction_zonelist_suitable(gfp, order, node, flags):
+                        break
+                elif self.compact_result != COMPACT_SUCCESS or compactions > (4 if costly else 16):
+                    if priority == lowest:
+                        break
+                    priority -= 1
+            if flags & ALLOC_KSWAPD:
+                self.wake_all_kswapds(gfp, order, node)
+            pfn = self.get_page_from_freelist(gfp, order, node, cpu, flags)
+            if pfn != NIL:
+                return pfn
+        return self.out_of_memory(gfp, order, node, cpu, flags)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def may_compact(self, gfp: cython.longlong) -> cython.bint:
+        """Kernel: gfp_compaction_allowed()."""
+        return self.compaction and bool(gfp & GFP_BIT_IO)
+
+    @cython.cfunc
+    def get_page_after_reclaim(
+        self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int, flags: cython.int
+    ) -> cython.int:
+        """Kernel: __alloc_pages_direct_reclaim(): once more; then with what per-CPU lists and the reserve hold."""
+        pfn: cython.int = self.get_page_from_freelist(gfp, order, node, cpu, flags)
+        if pfn == NIL:
+            self.unreserve_highatomic_pageblock(gfp, node, False)
+            self.drain_all_pages()
+            pfn = self.get_page_from_freelist(gfp, order, node, cpu, flags)
+        return pfn
+
+    @cython.cfunc
+    def direct_compact(
+        self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int, flags: cython.int,
+        priority: cython.int,
+    ) -> cython.int:
+        """Kernel: __alloc_pages_direct_compact(); ``compact_result`` says how it went."""
+        self.compact_result = self.try_to_compact_pages(gfp, order, node, cpu, flags, priority)
+        if self.compact_result == COMPACT_SKIPPED or self.compact_result == COMPACT_DEFERRED:
+            return NIL
+        pfn: cython.int = self.get_page_from_freelist(gfp, order, node, cpu, flags)
+        if pfn != NIL:
+            self.compaction_defer_reset(self.zones[self.last_zone], order, True)
+            self.page_path = PATH_PAGE_ALLOC_COMPACT
+        return pfn
+
+    @cython.cfunc
+    def should_reclaim_retry(
+        self, gfp: cython.longlong, order: cython.int, node: cython.int, flags: cython.int, idle: cython.int
+    ) -> cython.bint:
+        """Kernel: should_reclaim_retry(): would the min mark hold somewhere if all page cache were gone?"""
+        zone: Zone
+        highest: cython.int = self.gfp_zone[gfp & GFP_ZONEMASK]
+        zonelist: list = self.local_zonelists[node] if gfp & GFP_BIT_THISNODE else self.zonelists[node]
+        if idle <= MAX_RECLAIM_RETRIES:
+            for zone in zonelist:
+                if zone.zone_idx > highest:
+                    continue
+                mark: cython.longlong = zone.watermark_min + zone.boost
+                free: cython.longlong = zone.free_pages + self.nr_reclaimable(zone)
+                if self.watermark_ok(zone, order, mark, highest, flags, free):
+                    return True
+        return self.unreserve_highatomic_pageblock(gfp, node, True)
+
+    @cython.cfunc
+    def out_of_memory(
+        self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int, flags: cython.int
+    ) -> cython.int:
+        """
+        Kernel: __alloc_pages_may_oom(): one more look, above the high mark; then a task would be killed.
+
+        Departs: it is reported instead, and the request fails; nothing is known of tasks and what they would free.
+        Per-CPU lists are drained first: in the kernel they have been, because shrinkers make some progress
+        """
+        highest: cython.int = self.gfp_zone[gfp & GFP_ZONEMASK]
+        self.drain_all_pages()
+        pfn: cython.int = self.get_page_from_freelist(gfp, order, node, cpu, flags)
+        if pfn == NIL:
+            pfn = self.get_page_from_freelist(gfp & ~GFP_BIT_DIRECT_RECLAIM, order, node, cpu, ALLOC_WMARK_HIGH)
+        if pfn != NIL:
+            return pfn
+        self.fail_reason = FAIL_NO_PROGRESS
+        if order > PAGE_ALLOC_COSTLY_ORDER or gfp & (GFP_BIT_RETRY_MAYFAIL | GFP_BIT_THISNODE):
+            return NIL
+        if highest < self.gfp_zone[0] or not gfp & GFP_BIT_FS:
+            return NIL
+        self.fail_reason = FAIL_OOM
+        self.events.append(("oom", {"order": order, "node": node}))
+        return NIL
+
+    @cython.cfunc
+    def last_resort(
+        self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int
+    ) -> cython.int:
+        """
+        Kernel: the nopage part of __alloc_pages_slowpath(): __GFP_NOFAIL may use part of the reserves.
+
+        Departs: the kernel then tries for ever; the model takes all reserves, and fails when there is nothing left
+        """
+        if not gfp & GFP_BIT_NOFAIL or not gfp & GFP_BIT_DIRECT_RECLAIM:
+            return NIL
+        pfn: cython.int = self.get_page_from_freelist(gfp, order, node, cpu, ALLOC_MIN_RESERVE)
+        if pfn == NIL:
+            pfn = self.get_page_from_freelist(gfp, order, node, cpu, ALLOC_NO_WATERMARKS)
         return pfn
 
     @cython.ccall

@@ -12,6 +12,7 @@ from memtrace.mm.constants import (
     NR_PCP_LISTS,
     PAGE_PCP,
     PAGE_USED,
+    PCP_AUTO,
     PCP_BATCH_SCALE_MAX,
     PCP_ORDERS,
     RMQUEUE_NORMAL,
@@ -237,6 +238,10 @@ class PcpLists(PcpTuning):
         Pages that a drain must free now; 0 for no drain.
         """
         frames: Frames = self.frames
+        if frames.prev[pfn] != NIL:
+            # It was reclaimable.
+            frames.remove(pfn)
+            zone.lru_freed += 1
         frames.kind[pfn] = PAGE_PCP
         frames.order[pfn] = order
         frames.mt[pfn] = mt
@@ -319,6 +324,34 @@ class PcpLists(PcpTuning):
             idle -= pcp.batch
 
     @cython.ccall
+    def refresh_cpu_vm_stats(self, cpu: cython.int, node: cython.int) -> cython.void:
+        """
+        What the statistics worker of a CPU of ``node`` does to the CPU's lists, once a second.
+
+        Kernel: refresh_cpu_vm_stats() (MODEL 3.6, EXACT B 10): lists of another node's zone that were not used for
+        three turns give a batch back
+        Departs: "used" is a refill, a drain or a page taken, not a change of any of the zone's statistics
+        """
+        zone: Zone
+        pcp: PerCpuPages
+        for zone in self.zones:
+            if self.pcp_form == PCP_AUTO:
+                self.decay_pcp_high(zone, cpu)
+            if zone.node == node:
+                continue
+            pcp = zone.pcp[cpu]
+            used: cython.longlong = pcp.hits + pcp.refills + pcp.drains
+            if used != pcp.seen_used:
+                pcp.seen_used = used
+                pcp.expire = 3
+            if pcp.expire == 0 or pcp.count == 0:
+                continue
+            pcp.expire -= 1
+            if pcp.expire == 0:
+                self.free_pcppages_bulk(zone, pcp, min(pcp.count, pcp.batch), 0)
+                pcp.seen_used += 1
+
+    @cython.ccall
     @cython.exceptval(check=False)
     def drain_pages_zone(self, zone: Zone, cpu: cython.int) -> cython.void:
         """Kernel: drain_pages_zone(): all of a CPU's pages of a zone, in steps of batch << 5 (MODEL 3.6)."""
@@ -329,9 +362,9 @@ class PcpLists(PcpTuning):
     @cython.ccall
     @cython.exceptval(check=False)
     def drain_all_pages(self) -> cython.void:
-        """Kernel: drain_all_pages(): every CPU's lists of every zone."""
+        """Kernel: drain_all_pages(): the lists of one CPU after the other, of every zone."""
         zone: Zone
         cpu: cython.int
-        for zone in self.zones:
-            for cpu in range(len(zone.pcp)):
+        for cpu in range(len(cython.cast(Zone, self.zones[0]).pcp)):
+            for zone in self.zones:
                 self.drain_pages_zone(zone, cpu)

@@ -57,6 +57,8 @@ PATHS = (
     ("free", "sheaf"),
     ("free", "barn"),
     ("free", "sheaf_flush"),
+    ("page_alloc", "direct_reclaim"),
+    ("page_alloc", "direct_compaction"),
 )
 NR_PATHS = len(PATHS)
 PATH_ALLOC_FAST = 0
@@ -106,6 +108,8 @@ PATH_ALLOC_SHEAF_REFILL = 43
 PATH_FREE_SHEAF = 44
 PATH_FREE_BARN = 45
 PATH_FREE_SHEAF_FLUSH = 46
+PATH_PAGE_ALLOC_RECLAIM = 47
+PATH_PAGE_ALLOC_COMPACT = 48
 
 # Cost classes: a step costs fixed_ns + count * per_ns of its class (data/costs.toml names each by this key).
 COSTS = (
@@ -136,6 +140,9 @@ COSTS = (
     "slab_grow",  # SLAB: build a slab; count = objects
     "slub_sheaf",  # take an object from, or put one on, a sheaf; count 0
     "slub_barn",  # under the barn's lock; count = sheaves moved
+    "reclaim",  # take back a page of page cache; count = pages
+    "compact_scan",  # look at page frames for pages to move or to move to; count = frames
+    "compact_migrate",  # move a page; count = pages
 )
 COST_SLUB_FAST = 0
 COST_SLUB_REFILL = 1
@@ -164,3 +171,6 @@ COST_SLAB_ALIEN = 23
 COST_SLAB_GROW = 24
 COST_SLUB_SHEAF = 25
 COST_SLUB_BARN = 26
+COST_RECLAIM = 27
+COST_COMPACT_SCAN = 28
+COST_COMPACT_MIGRATE = 29

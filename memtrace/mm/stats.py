@@ -127,6 +127,9 @@ NR_SLOB_LISTS = 3
 
 MIGRATETYPES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
 
+FAIL_REASONS = ("memory", "order", "no_reclaim", "noretry", "costly", "no_progress", "oom")
+"""By FAIL_*: why an allocation failed."""
+
 CACHE_FIELDS = (
     "object_size",
     "size",

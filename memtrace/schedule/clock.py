@@ -120,7 +120,7 @@ def play(
     chunks = (requests for requests in chunks if len(requests))
     first = next(chunks, None)
     begin = int(first.ts_ns[0]) // sample_ns * sample_ns if first is not None else 0
-    run = _Run(simpy.Environment(begin), decider, recorder, Daemons(daemons, decider.it), check, check_every)
+    run = _Run(simpy.Environment(begin), decider, recorder, Daemons(daemons, decider), check, check_every)
     latency = LatencyTable(cpus)
     locks = LockTable(nr_locks)
     if speed is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import simpy
 
@@ -90,11 +90,20 @@ def sleep_until(env: simpy.Environment, t_ns: int) -> simpy.Event:
     return at(env, t_ns, PRIORITY_DAEMON)
 
 
+class Settler(Protocol):
+    """Who must know what daemons did to the model: the decider, in a replay."""
+
+    it: Itinerary
+
+    def settle(self, t_ns: int) -> None: ...
+
+
 class Daemons:
     """All daemons of a run: starts them, and passes on who was woken."""
 
-    def __init__(self, daemons: Sequence[Daemon], it: Itinerary) -> None:
-        self.it = it
+    def __init__(self, daemons: Sequence[Daemon], decider: Settler) -> None:
+        self.decider = decider
+        self.it = decider.it
         self.by_kind: dict[int, list[Daemon]] = {}
         self.daemons = list(daemons)
         for daemon in daemons:
@@ -108,11 +117,15 @@ class Daemons:
             env.process(self.watched(env, daemon.process(env, until_ns)))
 
     def watched(self, env: simpy.Environment, steps: Steps) -> Steps:
-        """A daemon's steps; after each, those whom it woke are told."""
+        """A daemon's steps; after each, what it did is noted, and those whom it woke are told."""
         for event in steps:
-            self.pass_on(int(env.now))
+            self.stepped(int(env.now))
             yield event
-        self.pass_on(int(env.now))
+        self.stepped(int(env.now))
+
+    def stepped(self, t_ns: int) -> None:
+        self.decider.settle(t_ns)
+        self.pass_on(t_ns)
 
     def pass_on(self, t_ns: int) -> None:
         """Tell daemons that the model asked for them."""
@@ -185,16 +198,17 @@ class PercpuBalance(Daemon):
 
 def make_daemons(machine: Machine, config: ReplayConfig) -> list[Daemon]:
     """The daemons that this machine's kernel runs."""
+    from .reclaim_daemons import reclaim_daemons
     from .slab_reaper import SlabReaper
     from .vmstat_worker import VmstatWorker
 
-    daemons: list[Daemon] = [PercpuBalance(machine)]
+    daemons = [PercpuBalance(machine), *reclaim_daemons(machine)]
     if config.allocator == "slab" and config.kernel.slab.reap:
         daemons += [SlabReaper(machine, cpu, config.kernel.slab.hz) for cpu in range(machine.nr_cpus)]
     if config.allocator == "slob":
         daemons.append(GracePeriods(machine, config.kernel.slob.rcu_delay_ms * 1_000_000))
     if config.allocator == "slub" and config.kernel.slub.sheaf_capacity:
         daemons.append(GracePeriods(machine, config.kernel.slub.rcu_delay_ms * 1_000_000))
-    if config.kernel.pcp.limit == "auto":
+    if config.kernel.pcp.limit == "auto" or machine.nr_nodes > 1:
         daemons += [VmstatWorker(machine, cpu) for cpu in range(machine.nr_cpus)]
     return daemons

@@ -71,3 +71,6 @@ class Decider:
     @cython.ccall
     def waited(self, site: cython.int, wait_ns: cython.longlong) -> cython.void:
         """Be told that an operation of ``site`` waited for locks."""
+
+    def settle(self, t_ns: int) -> None:
+        """Take note of what a daemon has just done to the model, at ``t_ns``."""

@@ -15,6 +15,7 @@ import cython
 import numpy as np
 
 from memtrace.errors import ModelError
+from memtrace.mm.gfp import GFP_BIT_MOVABLE
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
 from memtrace.mm.page_alloc import PageAllocator
@@ -61,6 +62,7 @@ PAGE_SHIFT = 12
 PAGE_SIZE = 4096
 MAX_TRACE_ORDER = 20  # orders that no kernel serves still are requests, which fail
 NONE = -1
+RECLAIMED = -2  # instead of a block's first pfn: the model took the page back, the trace has yet to free it
 MAX_HANDLE = 1 << 30
 
 CAUSES = (
@@ -74,6 +76,9 @@ CAUSES = (
     ("start_page_unplaced", "page blocks that pre-date the trace and have none; not freed"),
     ("model_alloc_failed", "object allocations that the model could not serve"),
     ("model_page_alloc_failed", "page allocations that the model could not serve"),
+    ("model_reclaimed", "pages of page cache that the model took back because it needed more than the trace's kernel"),
+    ("freed_by_reclaim", "of these, pages whose recorded free came later and was left out"),
+    ("model_migrated", "pages that the model's compaction moved"),
     ("free_of_nothing", "frees of objects and blocks that the model never held; nothing is done"),
     ("cache_not_there", "allocations from, and calls about, a cache that is not created or was destroyed; not done"),
     ("cache_create_refused", "caches that the model could not create"),
@@ -88,7 +93,7 @@ CAUSES = (
 )
 """Name and meaning of everything in ``Dispatcher.counts``."""
 
-FAILURE_FIELDS = ("t_ns", "row", "cpu", "op", "order", "gfp", "size", "cache")
+FAILURE_FIELDS = ("t_ns", "row", "cpu", "op", "order", "gfp", "size", "cache", "reason")
 
 
 @cython.cclass
@@ -191,6 +196,9 @@ class Dispatcher(Decider):
     blocks: cython.longlong[:]
     """By page handle * PAGE_WORDS; pfn -1 where the model has no block."""
     nr_blocks: cython.int
+    owner: cython.int[:]
+    """By pfn: the page handle of a single page. Only made, and kept, once the model has taken or moved a page."""
+    owned: cython.bint
     live: cython.longlong[:]
     """By 2 * cache: bytes asked for and bytes given of the objects that are alive."""
     nr_caches: cython.int
@@ -213,6 +221,9 @@ class Dispatcher(Decider):
     alloc_failures: cython.longlong
     page_failures: cython.longlong
     frees_of_nothing: cython.longlong
+    reclaimed: cython.longlong
+    frees_of_reclaimed: cython.longlong
+    migrated: cython.longlong
     open_bulk: cython.longlong
     areas: dict
     """By handle: pointer of the per-CPU area; none where the model has no area."""
@@ -243,6 +254,8 @@ class Dispatcher(Decider):
         self.nr_objects = 0
         self.blocks = array("q")
         self.nr_blocks = 0
+        self.owner = array("i")
+        self.owned = False
         self.live = array("q")
         self.nr_caches = 0
         self.bulk = [BulkArray() for _ in range(machine.nr_cpus)]
@@ -261,6 +274,9 @@ class Dispatcher(Decider):
         self.alloc_failures = 0
         self.page_failures = 0
         self.frees_of_nothing = 0
+        self.reclaimed = 0
+        self.frees_of_reclaimed = 0
+        self.migrated = 0
         self.open_bulk = 0
         self.areas = {}
         self.areas_compared = 0
@@ -453,6 +469,8 @@ class Dispatcher(Decider):
             self.cache_create(i)
         elif op in (RQ_CACHE_DESTROY, RQ_CACHE_SHRINK):
             self.cache_give_back(i, op)
+        if self.pages.journalled:
+            self.follow_pages()
         if self.pages.events:
             self.note_events(i)
         return it.path
@@ -550,6 +568,9 @@ class Dispatcher(Decider):
         order: cython.int = self.size[i]
         at: cython.longlong = self.handle[i] * cython.cast(cython.longlong, PAGE_WORDS)
         pfn: cython.longlong = self.machine.page_alloc(order, self.gfp[i], self.node[i], self.cpu[i])
+        if self.pages.journalled:
+            # Before the block that was made of these pages gets an owner.
+            self.follow_pages()
         if pfn < 0:
             self.page_failures += 1
             self.note_failure(i, order)
@@ -559,9 +580,13 @@ class Dispatcher(Decider):
                 self.pages_same += 1
             elif self.page_parted_row < 0:
                 self.page_parted_row = self.row[i]
+        if at >= 0 and pfn >= 0 and order == 0 and self.gfp[i] & GFP_BIT_MOVABLE:
+            self.pages.lru_add(self.pages.zones[self.pages.last_zone], pfn, self.gfp[i])
         if at >= 0:
             self.blocks[at] = pfn
             self.blocks[at + 1] = order
+            if self.owned and pfn >= 0:
+                self.owner[pfn] = self.handle[i]
         return 0
 
     @cython.cfunc
@@ -569,7 +594,11 @@ class Dispatcher(Decider):
         at: cython.longlong = self.handle[i] * cython.cast(cython.longlong, PAGE_WORDS)
         order: cython.int = self.size[i]
         if at < 0 or self.blocks[at] < 0:
-            self.frees_of_nothing += 1
+            if at >= 0 and self.blocks[at] == RECLAIMED:
+                self.frees_of_reclaimed += 1
+                self.blocks[at] = NONE
+            else:
+                self.frees_of_nothing += 1
             return 0
         if self.offset[i] + (1 << order) > 1 << self.blocks[at + 1]:
             raise ModelError(f"a free of 2**{order} pages at offset {self.offset[i]} of a block of order "
@@ -680,12 +709,51 @@ class Dispatcher(Decider):
     @cython.cfunc
     def note_failure(self, i: cython.int, order: cython.int) -> cython.void:
         self.failures.append((self.ts_ns[i], self.row[i], self.cpu[i], self.op[i], order, self.gfp[i], self.size[i],
-                              self.cache))
+                              self.cache, self.pages.fail_reason))
 
     @cython.cfunc
     def note_events(self, i: cython.int) -> cython.void:
         for kind, arguments in self.pages.events:
             self.events.append((self.ts_ns[i], self.row[i], self.cpu[i], kind, arguments))
+        self.pages.events.clear()
+
+    @cython.cfunc
+    def follow_pages(self) -> cython.void:
+        """Tell owners that reclaim took their page, or that compaction moved it."""
+        pfn: cython.int
+        new: cython.int
+        handle: cython.longlong
+        if not self.owned:
+            self.map_owners()
+        for pfn, new in self.pages.take_journal():
+            handle = self.owner[pfn]
+            if handle < 0 or self.blocks[handle * PAGE_WORDS] != pfn or self.blocks[handle * PAGE_WORDS + 1] != 0:
+                continue
+            if new >= 0:
+                self.migrated += 1
+                self.blocks[handle * PAGE_WORDS] = new
+                self.owner[new] = cython.cast(cython.int, handle)
+            else:
+                self.reclaimed += 1
+                self.blocks[handle * PAGE_WORDS] = RECLAIMED
+
+    @cython.cfunc
+    def map_owners(self) -> cython.void:
+        """From now on know whose each single page is."""
+        handle: cython.longlong
+        self.owner = array("i", [NONE]) * self.machine.frames.nr_frames
+        self.owned = True
+        for handle in range(self.nr_blocks):
+            if self.blocks[handle * PAGE_WORDS] >= 0 and self.blocks[handle * PAGE_WORDS + 1] == 0:
+                self.owner[self.blocks[handle * PAGE_WORDS]] = cython.cast(cython.int, handle)
+
+    def settle(self, t_ns: int) -> None:
+        """Take note of what a daemon has just done to the model: its events, and pages that changed hands."""
+        self.it.reset()
+        if self.pages.journalled:
+            self.follow_pages()
+        for kind, arguments in self.pages.events:
+            self.events.append((t_ns, NONE, NONE, kind, arguments))
         self.pages.events.clear()
 
     # -- what it has seen -------------------------------------------------------------------------
@@ -731,6 +799,9 @@ class Dispatcher(Decider):
             "start_page_unplaced": self.start_pages_unplaced,
             "model_alloc_failed": self.alloc_failures,
             "model_page_alloc_failed": self.page_failures,
+            "model_reclaimed": self.reclaimed,
+            "freed_by_reclaim": self.frees_of_reclaimed,
+            "model_migrated": self.migrated,
             "free_of_nothing": self.frees_of_nothing,
             "cache_not_there": self.caches_missing,
             "cache_create_refused": self.creates_refused,

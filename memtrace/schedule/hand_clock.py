@@ -12,12 +12,21 @@ from .daemons import Daemon, Daemons
 _FOREVER_NS = (1 << 62) - 1
 
 
+class _Nobody:
+    """In the place of a decider: nobody's pages move when daemons work."""
+
+    def __init__(self, it: Itinerary) -> None:
+        self.it = it
+
+    def settle(self, t_ns: int) -> None: ...
+
+
 class HandClock:
     """Simulated time from 0, and the daemons that live in it."""
 
     def __init__(self, daemons: Sequence[Daemon], it: Itinerary) -> None:
         self._env = simpy.Environment()
-        self._daemons = Daemons(daemons, it)
+        self._daemons = Daemons(daemons, _Nobody(it))
         self._daemons.start(self._env, _FOREVER_NS)
         self.advance(0)
 

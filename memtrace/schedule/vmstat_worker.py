@@ -1,4 +1,4 @@
-"""The vmstat worker of a CPU: once a second it lets the CPU's page lists shrink (MODEL 3.6)."""
+"""The vmstat worker of a CPU: once a second it takes pages from lists that the CPU does not need (MODEL 3.6)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ STAGGER_NS = 12_000_000  # round_jiffies(): three ticks for each CPU, HZ = 250
 
 class VmstatWorker(Daemon):
     """
-    One CPU's worker, of kernels whose lists tune themselves (6.7 and later).
+    One CPU's worker: where there are several nodes, or lists that tune themselves (6.7 and later).
 
-    Kernel: vmstat_update(), refresh_cpu_vm_stats(), decay_pcp_high()
+    Kernel: vmstat_update(), refresh_cpu_vm_stats()
     Departs: its seconds begin with the trace, and it runs on an idle CPU too; it costs the CPU no time
     """
 
@@ -28,6 +28,5 @@ class VmstatWorker(Daemon):
         while t_ns <= until_ns:
             yield sleep_until(env, t_ns)
             self.machine.it.reset()
-            for zone in self.machine.pages.zones:
-                self.machine.pages.decay_pcp_high(zone, self.cpu)
+            self.machine.pages.refresh_cpu_vm_stats(self.cpu, self.machine.pages.cpu_node[self.cpu])
             t_ns += STAT_INTERVAL_NS

@@ -24,7 +24,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("batched_only_page_free", "mm_page_free_batched rows without an mm_page_free of the page (before 3.3)"),
     ("page_free_in_pieces", "frees of a part of an allocated block"),
     ("page_bulk_alloc", "pages taken by the bulk page allocator (gt_page)"),
-    ("page_isolated", "free pages taken or put back by compaction (gt_page); not modelled"),
+    ("page_isolated", "free blocks that compaction took to move pages to (gt_page); replayed as requests"),
     ("kfree_bulk_callbacks", "kfree_rcu arrays freed; without gt_bulk_obj rows their objects are not named"),
     ("percpu_unusable", "percpu allocations without a size, and frees of NULL or of an area already free; dropped"),
     ("outcome_rows", "rows that say what the kernel did (zone_locked, drain, extfrag, gt_slab), set aside"),
@@ -102,7 +102,8 @@ TEXT_NONE = 0
 TEXT_ALLOC = 1  # gt_bulk_obj
 TEXT_FREE = 2  # gt_bulk_obj
 TEXT_BULK_ALLOC = 3  # gt_page
-TEXT_OTHER = 4  # gt_page isolate_free, putback_isolated
+TEXT_OTHER = 4  # gt_page putback_isolated
+TEXT_ISOLATED = 5  # gt_page isolate_free
 
 MAX_TRACE_ORDER = 20
 """Highest order believed in a trace; the kernel's own limit is 10, 17 at most on old machines."""

@@ -42,6 +42,7 @@ from memtrace.trace.causes import (
     TEXT_ALLOC,
     TEXT_BULK_ALLOC,
     TEXT_FREE,
+    TEXT_ISOLATED,
     TEXT_OTHER,
     ZERO_SIZE_PTR,
 )
@@ -242,8 +243,13 @@ class CensusScan:
                     self.counts[C_PAGE_BULK_ALLOC] += 1
                     self.pages.alloc(c.pfn[i], 1 << order, order, True, 0)
                     self.end_objects(i)
-                elif kind == TEXT_OTHER:
+                elif kind == TEXT_ISOLATED and c.pfn[i] > 0 and 0 <= order <= MAX_TRACE_ORDER:
                     self.counts[C_PAGE_ISOLATED] += 1
+                    for frame in range(c.pfn[i], c.pfn[i] + (1 << order)):
+                        self.pages.alloc(frame, 1, 0, True, 0)
+                    self.end_objects(i)
+                elif kind == TEXT_OTHER:
+                    self.counts[C_OTHER_ROWS] += 1
                 else:
                     self.counts[C_OTHER_ROWS] += 1
             elif event == EV_KFREE_BULK_CALLBACK:

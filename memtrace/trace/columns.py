@@ -18,6 +18,7 @@ from memtrace.trace.causes import (
     TEXT_ALLOC,
     TEXT_BULK_ALLOC,
     TEXT_FREE,
+    TEXT_ISOLATED,
     TEXT_NONE,
     TEXT_OTHER,
 )
@@ -158,6 +159,8 @@ def _text_kind(text: str) -> int:
         return TEXT_ALLOC
     if text == "free":
         return TEXT_FREE
+    if text.startswith("op=isolate_free"):
+        return TEXT_ISOLATED
     if text.startswith("op="):
         return TEXT_BULK_ALLOC if text.startswith("op=bulk_alloc") else TEXT_OTHER
     return TEXT_NONE

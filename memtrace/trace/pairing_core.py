@@ -7,7 +7,7 @@ from typing import Any
 import cython
 import numpy as np
 
-from memtrace.mm.gfp import GFP_KERNEL
+from memtrace.mm.gfp import GFP_ISOLATED, GFP_KERNEL
 from memtrace.trace.arrays import doubled, filled, view
 from memtrace.trace.causes import (
     C_ALLOC_OF_LIVE_POINTER,
@@ -32,6 +32,7 @@ from memtrace.trace.causes import (
     TEXT_ALLOC,
     TEXT_BULK_ALLOC,
     TEXT_FREE,
+    TEXT_ISOLATED,
     ZERO_SIZE_PTR,
 )
 from memtrace.trace.columns import Columns
@@ -474,10 +475,18 @@ class Pairer:
 
     @cython.cfunc
     def gt_page(self, i: cython.longlong) -> cython.void:
+        """Pages taken without an mm_page_alloc: by the bulk allocator, or by compaction, to move pages to."""
         c: Columns = self.cols
-        if c.text_kind[c.text[i] + 1] == TEXT_BULK_ALLOC and c.pfn[i] > 0 and 0 <= c.order[i] <= MAX_TRACE_ORDER:
+        kind: cython.int = c.text_kind[c.text[i] + 1]
+        frame: cython.longlong
+        if c.pfn[i] <= 0 or c.order[i] < 0 or c.order[i] > MAX_TRACE_ORDER:
+            return
+        if kind == TEXT_BULK_ALLOC:
             self.counts[C_PAGE_BULK_ALLOC] += 1
-            self.page_alloc(i, c.pfn[i], FLAG_UNTRACED_PAGE)
+            self.page_alloc(i, c.pfn[i], c.order[i], FLAG_UNTRACED_PAGE)
+        elif kind == TEXT_ISOLATED:
+            for frame in range(c.pfn[i], c.pfn[i] + (1 << c.order[i])):
+                self.gfp[self.page_alloc(i, frame, 0, FLAG_UNTRACED_PAGE)] = GFP_ISOLATED
 
     @cython.cfunc
     def page_row(self, i: cython.longlong, event: cython.int) -> cython.void:
@@ -512,7 +521,7 @@ class Pairer:
                 self.counts[C_SLAB_PAGE_FREE_OWNED] += 1
                 self.page_free(i, frame, order)  # none of these pages has a handle, unless the trace is broken
         elif event == EV_PAGE_ALLOC:
-            self.page_alloc(i, frame, 0)
+            self.page_alloc(i, frame, order, 0)
         elif verdict == PAGE_BATCHED:
             handle = self.frames.get(frame)
             if handle >= 0:
@@ -521,14 +530,16 @@ class Pairer:
             self.page_free(i, frame, order)
 
     @cython.cfunc
-    def page_alloc(self, i: cython.longlong, frame: cython.longlong, flags: cython.int) -> cython.void:
-        order: cython.int = self.cols.order[i]
+    def page_alloc(
+        self, i: cython.longlong, frame: cython.longlong, order: cython.int, flags: cython.int
+    ) -> cython.longlong:
+        """A block is handed out; the place of its request."""
         handle: cython.int
         self.free_missed(i, frame, 1 if frame >= PTR_FRAME else 1 << order)
         handle = self.page_handles.take()
         self.place(handle, frame, order)
         self.pending_order[handle] = -1
-        self.emit(i, RQ_PAGE_ALLOC, flags, handle, -1, order, -1 if frame >= PTR_FRAME else frame << 12)
+        return self.emit(i, RQ_PAGE_ALLOC, flags, handle, -1, order, -1 if frame >= PTR_FRAME else frame << 12)
 
     @cython.cfunc
     def free_missed(self, i: cython.longlong, frame: cython.longlong, n: cython.longlong) -> cython.void:

@@ -29,6 +29,7 @@ from memtrace.trace.requests import (
 )
 from memtrace.trace.schema import EVENT_CODES, EventChunk, TraceVocab
 
+TAKEN = ("op=bulk_alloc", "op=isolate_free")
 OBJECT_ALLOCS = {"kmalloc": RQ_KMALLOC, "kmem_cache_alloc": RQ_CACHE_ALLOC, "bulk_alloc": RQ_BULK_ALLOC}
 OBJECT_FREES = {"kfree": RQ_KFREE, "kmem_cache_free": RQ_CACHE_FREE, "bulk_free": RQ_BULK_FREE}
 VOCABS = {"call_site": "call_site", "name": "name", "gfp_flags": "gfp", "ctx": "ctx", "text": "text"}
@@ -78,6 +79,11 @@ def rows_of(reader: Any, n: int | None = None) -> list[SimpleNamespace]:
                 text_code=int(chunk.text[i]), name=int(chunk.name[i]),
                 site=int(chunk.call_site[i]), level={"s": 1, "h": 2, "H": 3, "z": 2, "Z": 3}.get(ctx[2:3], 0),
             ))
+            if event == "gt_page" and text.startswith("op=isolate_free") and rows[-1].pfn > 0:
+                # Compaction takes a block, and uses its pages one by one.
+                block = rows.pop()
+                for pfn in range(block.pfn, block.pfn + (1 << block.order)):
+                    rows.append(SimpleNamespace(**{**vars(block), "pfn": pfn, "order": 0}))
     return rows
 
 
@@ -151,7 +157,7 @@ def judge(rows: list[SimpleNamespace], base: int) -> SimpleNamespace:
             elif live.get(row.ptr):
                 found.accepted.add(row.row)
             live[row.ptr] = False
-        elif row.event == "mm_page_alloc" or (row.event == "gt_page" and row.text.startswith("op=bulk_alloc")):
+        elif row.event == "mm_page_alloc" or (row.event == "gt_page" and row.text.startswith(TAKEN)):
             if row.event == "mm_page_alloc":
                 previous[row.cpu] = row
             if row.pfn <= 0:
@@ -186,7 +192,7 @@ def batched_frees(rows: list[SimpleNamespace], frees: list[SimpleNamespace]) -> 
     for row in rows:
         if row.event == "mm_page_free":
             waiting[row.pfn] = row.row if row.row in wanted else -1
-        elif row.event == "mm_page_alloc" or row.text.startswith("op=bulk_alloc"):
+        elif row.event == "mm_page_alloc" or row.text.startswith(TAKEN):
             waiting.pop(row.pfn, None)
         elif row.event == "mm_page_free_batched" and waiting.pop(row.pfn, -1) >= 0:
             batched.add(max(r.row for r in frees if r.pfn == row.pfn and r.row < row.row))
@@ -299,7 +305,7 @@ def slow_requests(
             live.discard(row.ptr)
             out.append((row.row, OBJECT_FREES[row.event], FLAG_LAST * (row.row in last), row.cpu, -1, addr, 0))
         elif row.event in ("mm_page_alloc", "gt_page") and row.pfn > 0:
-            if row.event == "gt_page" and not row.text.startswith("op=bulk_alloc"):
+            if row.event == "gt_page" and not row.text.startswith(TAKEN):
                 continue
             free_missed(row, row.order)
             if row.row not in found.slab:

@@ -64,6 +64,7 @@ class Pair:
         self.greedy = rng.random() < 0.3
         self.objects: list[int] = []
         self.blocks: list[tuple[int, int]] = []
+        self.reclaimed = 0
 
     def step(self, rng: random.Random) -> None:
         """One random operation, often a burst."""
@@ -120,12 +121,14 @@ class Pair:
         for _ in range(n):
             addr = self.model.cache_alloc(self.first + at, gfp, node, cpu)
             assert addr == self.slub.alloc(self.slub.caches[at], flags, node, cpu)
+            self.lose_reclaimed()
             self.objects += [addr] * (addr != 0)
 
     def bulk_alloc(self, at: int, cpu: int, n: int) -> None:
         for _ in range(n):
             addr = self.model.bulk_alloc_one(self.first + at, FLAGS["DIRECT_RECLAIM"] | FLAGS["KSWAPD"], cpu)
             assert addr == self.slub.alloc(self.slub.caches[at], set(KERNEL), -1, cpu, bulk=True)
+            self.lose_reclaimed()
             self.objects += [addr] * (addr != 0)
 
     def page_alloc(self, order: int, flags: set[str], gfp: int, node: int, cpu: int, n: int) -> bool:
@@ -133,18 +136,29 @@ class Pair:
         pfn = -1
         for _ in range(n):
             pfn = self.model.page_alloc(order, gfp, node, cpu)
+            self.lose_reclaimed()
             assert pfn == (-1 if (plain := self.pages.alloc(flags, order, node, cpu)) is None else plain)
             self.blocks += [(pfn, order)] * (pfn >= 0)
+            if pfn >= 0 and order == 0 and "MOVABLE" in flags:
+                self.model.pages.lru_add(self.model.pages.zones[self.model.pages.zone_of(pfn)], pfn, gfp)
         return pfn >= 0
+
+    def lose_reclaimed(self) -> None:
+        """Forget pages that both have taken back to serve a request."""
+        for pfn, _ in self.model.pages.take_journal():
+            self.blocks.remove((pfn, 0))
+            self.reclaimed += 1
 
     def compare(self) -> None:
         """Every list, in order, and every counter."""
         self.model.validate()
         self.pages.verify()
         self.slub.verify()
+        plain_cache = self.pages.cache
         for z, plain in zip(self.model.pages.zones, self.pages.zones, strict=True):
             assert free_lists(self.model, z) == {key: pfns for key, pfns in plain.lists.items() if pfns}
             assert (z.free_pages, z.boost, z.nr_reserved_highatomic) == (plain.free(), plain.boost, plain.reserved)
+            assert self.model.frames.members(z.lru0) == plain_cache[z.start_pfn]
             assert list(z.pageblock_type) == [plain.types[z.pageblock0 + i] for i in range(z.nr_pageblocks)]
             for cpu, pcp in enumerate(plain.pcp):
                 assert (z.pcp[cpu].count, z.pcp[cpu].free_factor) == (pcp.count(), pcp.factor)
@@ -194,7 +208,7 @@ STEPS = 120
 def test_random_streams() -> None:
     """Streams over all kinds of small machines, compared after every 40 steps; a stream's number is its seed."""
     reached: set[str] = set()
-    failed = boosted_streams = reserves = 0
+    failed = boosted_streams = reclaiming = reserves = 0
     for seed in range(STREAMS):
         try:
             pair = play(seed, STEPS)
@@ -204,9 +218,11 @@ def test_random_streams() -> None:
             for count in cache.counts.values():
                 reached |= count.keys()
         failed += pair.model.pages.alloc_failures > 0
-        boosted_streams += any(kind == "kswapd_wake" for kind, _ in pair.model.take_events())
+        boosted_streams += any(zone.boost for zone in pair.model.pages.zones)
+        reclaiming += pair.reclaimed > 0
         reserves += pair.pages.reserves > 0
     assert reached == REACHED, "streams that leave a counter at zero do not test it"
     assert failed > STREAMS // 4, "streams must run short of memory"
     assert boosted_streams > STREAMS // 40, "streams must fragment"
+    assert reclaiming > STREAMS // 8, "streams must need more than is free"
     assert reserves > STREAMS // 40, "streams must make urgent requests"

@@ -186,16 +186,16 @@ def test_names_and_what_has_none(tmp_path: Path) -> None:
 
 def test_failures_and_events(tmp_path: Path) -> None:
     machine = Machine(6)
-    machine.failures = [(5, 1, 1, RQ_KMALLOC, -1, 0xCC0, 100, 1), (6, 2, 0, RQ_PAGE_ALLOC, 3, 0x800, 3, -1),
-                        (7, 3, 0, RQ_PAGE_ALLOC, 12, 0x800, 12, -1)]
+    machine.failures = [(5, 1, 1, RQ_KMALLOC, -1, 0xCC0, 100, 1, 6), (6, 2, 0, RQ_PAGE_ALLOC, 3, 0x800, 3, -1, 2),
+                        (7, 3, 0, RQ_PAGE_ALLOC, 12, 0x800, 12, -1, 1)]
     machine.events = [(8, 4, 1, "extfrag", {"zone": 1, "pfn": 512, "alloc_order": 0, "fallback_order": 9}),
                       (9, 5, 0, "other", {})]
     record(tmp_path / "run", [10], machine)
     assert read(tmp_path / "run", "failures") == [
-        {"t_ns": 5, "cpu": 1, "event": "kmalloc", "order": -1, "gfp_flags": "0xcc0", "reason": "memory", "row": 1,
+        {"t_ns": 5, "cpu": 1, "event": "kmalloc", "order": -1, "gfp_flags": "0xcc0", "reason": "oom", "row": 1,
          "bytes_req": 100, "cache": "dentry"},
-        {"t_ns": 6, "cpu": 0, "event": "mm_page_alloc", "order": 3, "gfp_flags": "0x800", "reason": "memory", "row": 2,
-         "bytes_req": 32768, "cache": None},
+        {"t_ns": 6, "cpu": 0, "event": "mm_page_alloc", "order": 3, "gfp_flags": "0x800", "reason": "no_reclaim",
+         "row": 2, "bytes_req": 32768, "cache": None},
         {"t_ns": 7, "cpu": 0, "event": "mm_page_alloc", "order": 12, "gfp_flags": "0x800", "reason": "order", "row": 3,
          "bytes_req": 4096 << 12, "cache": None}]
     assert read(tmp_path / "run", "events") == [

@@ -17,6 +17,7 @@ from small_machines import (
     zone,
 )
 
+from memtrace.mm.constants import WAKE_KSWAPD
 from memtrace.mm.gfp import GFP_BIT_KSWAPD_RECLAIM, GFP_BIT_MOVABLE, GFP_BIT_RECLAIMABLE, GFP_KERNEL, GFP_NOWAIT
 from memtrace.mm.machine import Machine
 
@@ -226,15 +227,20 @@ def test_small_zones_are_not_boosted(size_mb: int, boost: int) -> None:
     assert machine.pages.zones[0].boost == boost
 
 
-def test_kswapd_takes_the_boost_away(tiny_zone: Machine) -> None:
-    """A request that may wake kswapd leaves no boost behind, and says so."""
+def test_the_end_of_kswapds_run_takes_the_boost_away(tiny_zone: Machine) -> None:
+    """A fallback boosts the marks and wakes kswapd; the boost lasts until the end of its run (MODEL 10.2)."""
     machine = empty(zone("DMA32", 16, 16, min=0, low=0, high=400, lowmem_reserve=(0,) * 4), batch=1, high=0)
     put_free(machine, START, 4, MOVABLE)
     put_used(machine, START + 16, 496, MOVABLE)
     assert GFP_NOWAIT & GFP_BIT_KSWAPD_RECLAIM
     assert machine.page_alloc(4, GFP_NOWAIT, -1, 0) == START
-    assert machine.pages.zones[0].boost == 0
-    assert ("kswapd_wake", {"zone": 0, "boost": 512}) in machine.take_events()
+    assert machine.pages.zones[0].boost == 512
+    assert ("kswapd_wake", {"zone": 0, "order": 0, "boost": 512}) in machine.take_events()
+    assert machine.it.take_wakes() == [(WAKE_KSWAPD, 0)]
+    machine.pages.kswapd_begin(0)
+    machine.pages.zones[0].boost += 7
+    machine.pages.kswapd_end(0, False)
+    assert machine.pages.zones[0].boost == 7, "what was added during the run stays"
 
 
 def test_nofragment_leaves_the_highest_zone_whole() -> None:

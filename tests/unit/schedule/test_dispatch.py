@@ -142,7 +142,7 @@ def test_failures_are_kept_and_their_frees_do_nothing() -> None:
         {"op": RQ_KFREE, "handle": 0},
     ))
     assert dispatcher.take_failures() == [
-        (0, 0, 2, RQ_PAGE_ALLOC, 11, GFP_KERNEL, 11, -1), (20, 2, 0, RQ_KMALLOC, -1, GFP_KERNEL, 64 << 20, -1)]
+        (0, 0, 2, RQ_PAGE_ALLOC, 11, GFP_KERNEL, 11, -1, 1), (20, 2, 0, RQ_KMALLOC, -1, GFP_KERNEL, 64 << 20, -1, 1)]
     assert dispatcher.take_failures() == []
     counts = dispatcher.counts()
     assert (counts["model_page_alloc_failed"], counts["model_alloc_failed"], counts["free_of_nothing"]) == (1, 1, 2)
