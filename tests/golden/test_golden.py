@@ -216,6 +216,16 @@ def hand_made(run: mt.Run, t_ns: int) -> dict[str, tuple[int, ...]]:
     return {name: tuple(frame.loc[name, columns]) for name in ("hand", "twin", "late") if name in frame.index}
 
 
+@pytest.mark.parametrize("allocator", ["slab", "slob"])
+def test_caches_come_and_go_under_every_allocator(allocator: str, tmp_path: Path) -> None:
+    """SLAB keeps a cache in use, SLOB cannot tell; neither loses an object."""
+    run = mt.replay(HERE / "caches.csv", machine="vm-512m-4cpu", out=tmp_path / "run", sample="1s", report=False,
+                    check=True, allocator=allocator)
+    counts = run.manifest["counts"]
+    assert counts.get("cache_destroy_refused", 0) == (1 if allocator == "slab" else 0)
+    assert "free_of_nothing" not in counts
+
+
 def test_created_caches(caches: mt.Run) -> None:
     """``hand`` has a constructor, so it is alone; ``late`` and ``twin`` become aliases of a cache of 256 bytes."""
     assert hand_made(caches, 0) == {"hand": (200, 256, 0)}

@@ -42,9 +42,9 @@ class Ranges:
 class Caller:
     """Makes random calls, and remembers what it was given."""
 
-    def __init__(self, allocator: str, seed: int) -> None:
+    def __init__(self, kernel: str, allocator: str, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.k = mt.Kernel(cpus=3, memory="96M", allocator=allocator)
+        self.k = mt.Kernel(cpus=3, memory="96M", allocator=allocator, kernel=kernel)
         self.ranges = Ranges()
         self.objects: list[int] = []
         self.mapped: list[int] = []
@@ -215,10 +215,11 @@ def free_pages(k: mt.Kernel) -> int:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("allocator", ALLOCATORS)
-def test_random_calls(allocator: str, seed: int) -> None:
+@pytest.mark.parametrize(("kernel", "allocator"), [*(("6.1", name) for name in ALLOCATORS), ("6.18", "slub"),
+                                                   ("2.6.24", "slub")])
+def test_random_calls(kernel: str, allocator: str, seed: int) -> None:
     """No two live objects share a byte, alignment and size are kept, and at the end all memory is back."""
-    caller = Caller(allocator, seed)
+    caller = Caller(kernel, allocator, seed)
     before = free_pages(caller.k)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
