@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import forced_pages, forced_slub, free_running
+from . import forced_pages, forced_slab, forced_slob, forced_slub, free_running, slab_lists, slub_lists
 from .recording import Recording, read_recording
 from .table import FORCED, FREE, Row, Table, shown_share
 from .validate import validate
@@ -139,6 +139,12 @@ def total(where: str, *whats: str) -> Cell:
     return cell
 
 
+SLAB_LISTS = (
+    slub_lists.CPU_SLABS, slub_lists.CPU_FREELISTS, slub_lists.CPU_PARTIALS, slub_lists.NODE_PARTIALS,
+    slub_lists.NODE_FREELISTS, slab_lists.CPU_ARRAYS, slab_lists.NODE_ARRAYS, slab_lists.LISTS, forced_slob.GAPS,
+)  # fmt: skip
+"""Rows that compare contents in order at the later dumps."""
+
 FORCED_COLUMNS: dict[str, Cell] = {
     "page allocations": right(forced_pages.PAGES),
     "refills": right(forced_pages.REFILLS),
@@ -146,7 +152,8 @@ FORCED_COLUMNS: dict[str, Cell] = {
     "fallbacks": right(forced_pages.FALLBACKS),
     "page lists in order": right(forced_pages.FREE_LISTS, forced_pages.PCP_LISTS),
     "objects": share(forced_slub.OBJECTS, forced_slub.BULK_OBJECTS),
-    "slabs given back": right(forced_slub.FREED_SLABS),
+    "slabs given back": right(forced_slub.FREED_SLABS, forced_slab.FREED, forced_slob.FREED),
+    "lists of slabs and objects": share(*SLAB_LISTS),
 }
 FREE_COLUMNS: dict[str, Cell] = {
     "slabs at its end, kernel / model": total("end", free_running.TOTAL_SLABS, free_running.SLOB_TOTAL),
