@@ -9,7 +9,7 @@ make them from presets and TOML files.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -173,15 +173,25 @@ class KernelConfig:
         parts = self.components()
         known = {f"{part}.{f.name}": f for part, params in parts.items() for f in fields(params)}
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(
-                f"{where}: no such setting{f'; did you mean {near[0]}?' if near else ''} Expected one of "
-                f"memcg, {', '.join(known)}; `memtrace info --kernel {self.name}` explains them."
+                f"{where}: no such setting; {self._nearest(key, known)} "
+                f"`memtrace info --kernel {self.name}` explains all settings."
             )
         params = parts[component]
         old = getattr(params, name)
         new = parse_setting(where, value, old, known[key].metadata)
         return replace(self, **{component: replace(params, **{name: new})})
+
+    def _nearest(self, key: str, known: Iterable[str]) -> str:
+        """What somebody who wrote ``key`` may have meant."""
+        near = difflib.get_close_matches(key, known, 1)
+        if near:
+            return f"did you mean {near[0]}?"
+        component = key.partition(".")[0]
+        inside = [name for name in known if name.startswith(f"{component}.")]
+        if inside:
+            return f"expected one of {', '.join(inside)}."
+        return f"expected memcg, or the name of a setting of {', '.join(self.components())}, like slub.cpu_partial."
 
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
