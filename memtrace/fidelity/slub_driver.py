@@ -16,7 +16,7 @@ import numpy as np
 
 from memtrace.fidelity.recorded_pages import RecordedPages
 from memtrace.fidelity.slub_forcing import SlubForcing
-from memtrace.fidelity.slub_lists import DumpComparison, compare_dump
+from memtrace.fidelity.slub_lists import DumpComparison, chain, compare_dump
 from memtrace.fidelity.slub_script import (
     DO_ALLOC,
     DO_BULK_ALLOC,
@@ -120,6 +120,7 @@ class SlubDriver:
         self.out = ForcedSlub()
         self.held: set[int] = set()
         self.done: set[int] = set()
+        """Bulk allocations' objects that have been handed out."""
         self.early: set[int] = set()
         """Slabs that the model has given back and whose recorded mm_page_free is still to come."""
         self.group: dict[tuple[int, int], array[int]] = defaultdict(lambda: array("q"))
@@ -129,7 +130,7 @@ class SlubDriver:
     def run(self) -> ForcedSlub:
         script = self.script
         do = {
-            DO_ALLOC: self.alloc, DO_BULK_ALLOC: self.alloc, DO_FREE: self.free, DO_BULK_FREE: self.bulk_free,
+            DO_ALLOC: self.alloc, DO_BULK_ALLOC: self.bulk_alloc, DO_FREE: self.free, DO_BULK_FREE: self.bulk_free,
             DO_HOLD: self.hold, DO_BYPASS: self.bypass, DO_BULK_EARLY: self.bulk_early,
             DO_PAGE_ALLOC: self.page_alloc, DO_PAGE_FREE: self.page_free, DO_DUMP: self.dump,
         }
@@ -152,10 +153,7 @@ class SlubDriver:
     # -- allocations ------------------------------------------------------------------------------
 
     def alloc(self, i: int) -> None:
-        """One object, at its row or earlier."""
-        if i in self.done:
-            self.done.remove(i)
-            return
+        """One object, compared with the recorded one."""
         script, forcing = self.script, self.forcing
         rq = script.requests
         cpu, node, want = rq["cpu"][i], rq["node"][i], rq["addr"][i]
@@ -180,6 +178,14 @@ class SlubDriver:
         else:
             self.out.wrong.append((self.row, cache))
             self.put_right(cache, node, cpu, bulk, want, got)
+
+    def bulk_alloc(self, i: int) -> None:
+        """All objects of a bulk allocation at the row of the first: the rows follow the whole operation."""
+        if i not in self.done:
+            for j in self.script.array[self.script.array_begin[i]]:
+                if j not in self.done:
+                    self.alloc(j)
+                    self.done.add(j)
 
     def put_right(self, cache: int, node: int, cpu: int, bulk: bool, want: int, got: int) -> None:
         """The kernel handed out ``want``, the model ``got`` (0: nothing)."""
@@ -242,8 +248,8 @@ class SlubDriver:
         cache = self.cache(i)
         begin = script.array_begin[i]
         if begin >= 0:
-            for j in range(begin, i):
-                if script.array_begin[j] == begin and j not in self.done:
+            for j in script.array[begin]:
+                if j < i and j not in self.done:
                     self.alloc(j)
                     self.done.add(j)
         self.out.new_slabs[cache] += 1
@@ -266,23 +272,45 @@ class SlubDriver:
             self.out.order["slow path begun before an interrupt"] += 1
 
     def bulk_early(self, i: int) -> None:
-        """Bulk allocation from request i on: what the kernel had done before the interrupt at this row."""
-        script = self.script
+        """
+        What the kernel had done of the bulk allocation of request i before the interrupt at this row.
+
+        The CPU takes interrupts where its freelist is exhausted or the array is full (EXACT C4); the recorded objects
+        tell how far it was.
+        """
+        script, done = self.script, self.done
         rq = script.requests
-        cpu, begin = rq["cpu"][i], script.array_begin[i]
-        j = begin
-        while j < len(script.array_begin) and (script.array_begin[j] == begin or rq["cpu"][j] != cpu):
-            if script.array_begin[j] == begin and j not in self.done:
-                if j in script.page or self.forcing.next_object(self.cache(j), cpu) != rq["addr"][j]:
-                    break
+        cpu, begin, cache = rq["cpu"][i], script.array_begin[i], self.cache(i)
+        left = [j for j in script.array[begin] if j not in done]
+        while left:
+            objects = self.next_objects(cache, cpu)
+            wanted = left[: len(objects)]
+            if not objects or [rq["addr"][j] for j in wanted] != objects[: len(wanted)] or any(
+                    j in script.page for j in wanted):
+                break
+            for j in wanted:
                 self.alloc(j)
-                self.done.add(j)
-                self.out.order["bulk object taken before an interrupt"] += 1
-            j += 1
-        else:
-            return
-        if script.array_begin[j] == begin:
-            self.bypass(j)
+                done.add(j)
+            self.out.order["bulk allocation begun before an interrupt"] += 1
+            left = left[len(wanted) :]
+        if left and left[0] != begin:
+            self.bypass(left[0])
+
+    def next_objects(self, cache: int, cpu: int) -> list[int]:
+        """What a CPU would hand out from the slabs that there are until it has to look for more."""
+        slub = self.slub
+        s = slub.caches[cache]
+        slab, idx = s.c_slab[cpu], s.c_freelist[cpu]
+        if slab >= 0 and idx < 0:
+            idx = slub.sl_free[slab]
+        if slab < 0 or idx < 0:
+            slab = s.c_partial[cpu]
+            if slab < 0:
+                slab = s.n_first[self.pages.cpu_node[cpu]]
+            if slab < 0:
+                return []
+            idx = slub.sl_free[slab]
+        return [(slub.sl_pfn[slab] << 12) + n * s.size for n in chain(slub, slab, idx)]
 
     # -- frees ------------------------------------------------------------------------------------
 
@@ -352,9 +380,9 @@ class SlubDriver:
                 self.early.add(pfn)
             else:
                 kept.append((pfn, self.forcing.freed_slab(cache, back)))
-        for pfn, chain in reversed(kept):
+        for pfn, objects in reversed(kept):
             self.out.repairs["slab that the kernel kept"] += 1
-            self.forcing.revive(cache, pfn, s.order, chain)
+            self.forcing.revive(cache, pfn, s.order, objects)
 
     def page_free(self, i: int) -> None:
         """An mm_page_free: of a slab that the model has just given back, or still has, or of something else."""

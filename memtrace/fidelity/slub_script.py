@@ -64,8 +64,10 @@ class Script:
         Request -> (pfn, order) of the new slab whose first object it got.
     next_in_array
         By request: address of the next object of the same bulk free, -1 at its end.
+    array
+        First request of a bulk allocation -> all of them.
     array_begin
-        By request: the first request of the same bulk allocation.
+        By request: the first request of the same bulk allocation, -1 for other requests.
     action, argument, row
         What to do, in order, and at which trace row.
     pfn, order
@@ -77,6 +79,7 @@ class Script:
     requests: dict[str, list[int]]
     page: dict[int, tuple[int, int]]
     next_in_array: list[int]
+    array: dict[int, list[int]]
     array_begin: list[int]
     action: list[int]
     argument: list[int]
@@ -184,14 +187,14 @@ class _Rows:
             i = int(self.before[i])
         return i
 
-    def interrupt_begin(self, i: int) -> int:
-        """First row of the interrupts that stand directly before row i on its CPU; i when there is none."""
-        begin = i
+    def interrupts(self, i: int) -> list[int]:
+        """Rows of the interrupts that stand directly before row i on its CPU, in order."""
+        found = []
         at = int(self.before[i])
         while at >= 0 and self.level[at] > self.level[i]:
-            begin = at
+            found.append(at)
             at = int(self.before[at])
-        return begin
+        return found[::-1]
 
 
 def write_script(reader: TraceReader, start_row: int) -> Script:
@@ -262,10 +265,13 @@ class _Writer:
         action = np.concatenate([action, extra[:, 1]])
         argument = np.concatenate([argument, extra[:, 2]])
         # Extras in the order in which they were noted; two requests of one row in their own.
+        array: dict[int, list[int]] = defaultdict(list)
+        for i in np.flatnonzero(self.bulk).tolist():
+            array[int(self.array_begin[i])].append(i)
         order = np.lexsort((np.where(first == 1, argument, np.arange(len(at))), first, at))
         return Script(
             self.census, rows.row0, {name: column.tolist() for name, column in rq.items()}, self.page,
-            self._next_in_array(), self.array_begin.tolist(), action[order].tolist(), argument[order].tolist(),
+            self._next_in_array(), array, self.array_begin.tolist(), action[order].tolist(), argument[order].tolist(),
             (at[order] + rows.row0).tolist(), rows.pfn, rows.order, self.futures,
         )
 
@@ -322,6 +328,10 @@ class _Writer:
                 self._interrupt(at, i)
 
     def _interrupt(self, at: int, request: int) -> None:
-        begin = self.rows.interrupt_begin(at)
-        if begin < at:
-            self.extra.append((begin, DO_BULK_EARLY if self.bulk[request] else DO_BYPASS, request))
+        """Note where ``request``, which ends at row ``at`` or asks for a page there, may have been interrupted."""
+        rows = self.rows.interrupts(at)
+        if self.bulk[request]:
+            # There may be several interrupts in a row: whose first row it was is told by the objects.
+            self.extra += [(row, DO_BULK_EARLY, request) for row in rows]
+        elif rows:
+            self.extra.append((rows[0], DO_BYPASS, request))
