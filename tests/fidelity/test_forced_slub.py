@@ -19,7 +19,7 @@ from memtrace.fidelity.table import Table
 WRONG_OBJECTS = {
     "slub_std_512m": 0.0005, "slub_std_numa2_1g": 0.001, "i386_slub_std_1536m": 0.001, "slub_press_256m": 0.001,
 }
-"""Measured: 0.03 %, 0.01 %, 0.04 % and 0.02 %, bulk allocations included."""
+"""Measured: 0.02 %, 0.01 %, 0.03 % and 0.02 %, bulk allocations included."""
 LISTS = (
     slub_lists.CPU_SLABS, slub_lists.CPU_FREELISTS, slub_lists.CPU_PARTIALS, slub_lists.NODE_PARTIALS,
     slub_lists.NODE_FREELISTS, slub_lists.SLABS,
@@ -51,7 +51,7 @@ def test_objects(forced: tuple[str, Table]) -> None:
 
 
 def test_slabs_come_and_go_with_the_kernels(forced: tuple[str, Table]) -> None:
-    """A slab is given back by the very operation that gave it back; measured: at most 17 of 3,535 were not."""
+    """A slab is given back by the very operation that gave it back; measured: at most 5 of 3,535 were not."""
     _, table = forced
     assert wrong(table, fs.NEW_SLABS) <= 0.003
     assert wrong(table, fs.FREED_SLABS) <= 0.01
