@@ -158,8 +158,8 @@ def lay_out_start(
     if start.proc is not None and any(cache.name.startswith("kmalloc-cg-") for cache in start.proc.caches):
         kernel = replace(kernel, memcg=True)
     notes = list(start.notes)
-    counted_slab = start.proc is not None and allocator == "slab"
-    if start.recorded_allocator not in ("", allocator) or counted_slab:
+    counted = start.proc is not None and allocator != "slub"
+    if start.recorded_allocator not in ("", allocator) or counted:
         # SLAB's files do not tell which free objects lie in which array: its caches are filled anew as well.
         machine = build(start.machine, kernel, seed, allocator)
         cache_map = _carry_over(start, machine, census, notes)
@@ -213,7 +213,11 @@ def _used_blocks(machine: Machine, census: Census) -> list[tuple[int, int]]:
 
 
 def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]) -> np.ndarray:
-    """Lay out a snapshot of another allocator than the machine's; the machine's cache of each cache of the trace."""
+    """
+    Lay out a snapshot of another allocator than the machine's, or one of which only counts are known.
+
+    Returns the machine's cache of each cache of the trace.
+    """
     from .mm.restore import restore_zones, settle_pages
     from .mm.restore_across import carry_over, create_caches, populations_of, populations_of_proc
     from .mm.restore_proc import LayoutCounts, restore_zones_proc
@@ -240,20 +244,19 @@ def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]
         slabs = {(a >> 12 >> order_of.get(n, 0) << order_of.get(n, 0), order_of.get(n, 0)) for a, n, _ in seen}
         restore_zones_proc(machine, start.proc, [*_used_blocks(machine, census), *sorted(slabs)], LayoutCounts())
     moved = carry_over(machine, populations, seen)
-    what = start.sentence.partition(";")[0].partition(",")[0].replace("exact ", "")
-    if recorded == machine.slab.name:
-        start.sentence = f"{what}, its caches filled anew: "
+    start.sentence = start.sentence.partition(";")[0].partition(",")[0].replace("exact ", "")
+    if recorded in ("", machine.slab.name):
+        start.sentence += ", its caches filled anew"
     else:
-        other = str(machine.slab.name).upper()
-        start.sentence = f"{what} of a kernel with {recorded.upper()}, carried over to {other}: "
+        start.sentence += f" of a kernel with {recorded.upper()}, carried over to {str(machine.slab.name).upper()}"
     if recorded == "slob":
         start.sentence += (
-            f"its {moved.objects:,} objects that the trace frees are allocated again, all other pages stay in use "
+            f": its {moved.objects:,} objects that the trace frees are allocated again, all other pages stay in use "
             "(SLOB's do not tell what lies in them)"
         )
     else:
         start.sentence += (
-            f"its {moved.slabs:,} slabs ({moved.pages:,} pages) given back to the buddy system and their "
+            f": its {moved.slabs:,} slabs ({moved.pages:,} pages) given back to the buddy system and their "
             f"{moved.objects:,} live objects allocated again, {len(machine.moved):,} of which the trace frees"
         )
     if moved.slabs_not_found:
