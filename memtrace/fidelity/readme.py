@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import forced_pages, forced_slab, forced_slob, forced_slub, free_running, slab_lists, slub_lists
+from . import forced_pages, forced_slob, forced_slub, free_running, slab_lists, slub_lists
 from .recording import Recording, read_recording
 from .table import FORCED, FREE, Row, Table, shown_share
 from .validate import validate
@@ -152,7 +152,7 @@ FORCED_COLUMNS: dict[str, Cell] = {
     "fallbacks": right(forced_pages.FALLBACKS),
     "page lists in order": right(forced_pages.FREE_LISTS, forced_pages.PCP_LISTS),
     "objects": share(forced_slub.OBJECTS, forced_slub.BULK_OBJECTS),
-    "slabs given back": right(forced_slub.FREED_SLABS, forced_slab.FREED, forced_slob.FREED),
+    "slabs given back": right(forced_slub.FREED_SLABS, forced_slob.FREED),
     "lists of slabs and objects": share(*SLAB_LISTS),
 }
 FREE_COLUMNS: dict[str, Cell] = {
