@@ -217,6 +217,13 @@ def df_free_pages(run: RunFrames) -> pd.DataFrame:
     return blocks.mul(2 ** blocks.columns.to_numpy(), axis=1).astype("int64")
 
 
+def df_percpu(run: RunFrames) -> pd.DataFrame:
+    """The percpu allocator over time: table percpu by t_ns, empty when the run has none."""
+    if "percpu" not in run.folder.tables:
+        return pd.DataFrame()
+    return run.table("percpu").set_index("t_ns")
+
+
 def df_unusable(run: RunFrames) -> pd.DataFrame:
     """
     Unusable free index of the whole machine by order over time: index t_ns, columns order, values 0..1.

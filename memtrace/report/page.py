@@ -24,6 +24,7 @@ from .plots import (
     latency,
     lock_waits,
     memory_map,
+    percpu_memory,
     unusable_index,
 )
 from .tables import esc
@@ -37,6 +38,7 @@ FIGURES: tuple[tuple[str, ModuleType], ...] = (
     ("free_blocks", free_blocks),
     ("unusable_index", unusable_index),
     ("memory_map", memory_map),
+    ("percpu_memory", percpu_memory),
 )
 """Figures of the report in order: file name under figures/, and module."""
 

@@ -358,6 +358,11 @@ def _zones(rng: np.random.Generator, shape: Shape, times: np.ndarray) -> dict[st
             pcp,
             columns=["t_ns", "node", "zone", "cpu", "count", "refills", "drains", "hits", "misses", "high", "batch"],
         ),
+        "percpu": pd.DataFrame([
+            (t_ns, 1 + k % 2, 8 + k, 4, 100 + k, 4, 20_000 + 100 * k, 24_000 + 100 * k)
+            for k, t_ns in enumerate(sorted({row[0] for row in zones}))
+        ], columns=["t_ns", "chunks", "populated_pages", "units", "areas", "empty_pages", "bytes_requested",
+                    "bytes_allocated"]),
         "pageblock_types": pd.DataFrame(types, columns=["t_ns", "node", "zone", "migratetype", "nr_blocks"]),
         "pageblock_map": pd.concat(blocks, ignore_index=True),
     }
