@@ -19,7 +19,8 @@ def cpu_offline(machine: Machine, cpu: int) -> dict[str, int]:
     The callbacks run on the CPU that takes over. Per-CPU areas stay: every possible CPU has them at all times.
 
     Kernel: page_alloc_cpu_dead(), slub_cpu_dead(), slab_dead_cpu(), 6.1 (MODEL 13)
-    Departs: takes no time; SLAB's arrays are emptied after the page lists, not before them
+    Departs: takes no time; SLAB's arrays are emptied after the page lists, not before them; deferred work (SLAB's
+    reaper) is not cancelled, but comes with the CPU's first operation when it is back
 
     Returns
     -------
@@ -34,9 +35,6 @@ def cpu_offline(machine: Machine, cpu: int) -> dict[str, int]:
         raise ConfigError(f"cpu{cpu} off: it is the machine's last online CPU; expected another one online first.")
     machine.online[cpu] = False
     _share_work(machine)
-    if machine.deferred[cpu]:
-        machine.deferred[cpu] = False
-        machine.nr_deferred -= 1
     drained = 0
     for zone in machine.pages.zones:
         drained += int(zone.pcp[cpu].count)

@@ -107,3 +107,13 @@ def test_fewer_cpus_share_the_limit_of_the_page_lists() -> None:
     assert [pcp.high for pcp in made.pages.zones[0].pcp] == [8000 // 3] * 4
     cpu_online(made, 3)
     assert [pcp.high for pcp in made.pages.zones[0].pcp] == [2000] * 4
+
+
+def test_deferred_work_waits_for_the_cpu_to_come_back() -> None:
+    """Whoever waits for it (SLAB's reaper) would wait for ever if it were forgotten."""
+    made = machine("slab", 1)
+    made.defer(3)
+    cpu_offline(made, 3)
+    cpu_online(made, 3)
+    assert made.deferred[3]
+    assert made.nr_deferred == 1
