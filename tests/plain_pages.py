@@ -390,7 +390,7 @@ class PlainPages:
         """2.11, s6 to s11, without compaction."""
         idle = 0
         while True:
-            taken = self.direct_reclaim(flags, node, cpu)
+            taken = self.direct_reclaim(flags, order, node, cpu)
             pfn = self.get_page(flags, order, node, cpu, mode) if taken else None
             if taken and pfn is None:
                 self.unreserve(flags, node, force=False)
@@ -414,11 +414,15 @@ class PlainPages:
         zones = sorted((z for z in self.zones if z.index <= highest), key=lambda z: (z.node != node, z.node, -z.index))
         return [zone for zone in zones if zone.node == node or "THISNODE" not in flags]
 
-    def direct_reclaim(self, flags: set[str], node: int, cpu: int) -> int:
-        """10.6, rule 3."""
+    def direct_reclaim(self, flags: set[str], order: int, node: int, cpu: int) -> int:
+        """10.6, rule 3; at least what the nearest zone lacks."""
+        highest = 0 if "DMA" in flags else 1 if "DMA32" in flags else 3 if {"MOVABLE", "HIGHMEM"} <= flags else 2
         taken = 0
+        for first in self.walk(flags, node)[:1]:
+            least = first.marks["min"] + first.boost + first.reserve[highest] + first.reserved
+            want = max(32, least + (1 << order) - first.free())
         for zone in self.walk(flags, node):
-            while taken < 32 and self.cache[zone.start]:
+            while taken < want and self.cache[zone.start]:
                 self.release(self.cache[zone.start][0], 0, cpu)
                 taken += 1
         return taken

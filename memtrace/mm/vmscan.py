@@ -183,18 +183,26 @@ class Reclaim(Watermarks):
         self, gfp: cython.longlong, order: cython.int, node: cython.int, cpu: cython.int
     ) -> cython.longlong:
         """
-        Take back one cluster of pages on behalf of a request; how many there were.
+        Take back a cluster of pages on behalf of a request, or what the nearest zone lacks; how many there were.
 
         Kernel: try_to_free_pages() (MODEL 10.3, 10.6 rule 3)
-        Departs: no throttling, no shrinkers; zones give in the order of the zonelist
+        Departs: no throttling, no shrinkers; zones give in the order of the zonelist. The kernel takes 32 pages, while
+        kswapd works beside it; the model's kswapd may be leaving that to the trace
         """
         zone: Zone
+        want: cython.longlong = 0
+        mark: cython.longlong
         highest: cython.int = self.gfp_zone[gfp & GFP_ZONEMASK]
         done: cython.longlong = 0
         zonelist: list = self.local_zonelists[node] if gfp & GFP_BIT_THISNODE else self.zonelists[node]
         for zone in zonelist:
-            if zone.zone_idx <= highest and done < SWAP_CLUSTER_MAX:
-                done += self.shrink_zone(zone, SWAP_CLUSTER_MAX - done, cpu)
+            if zone.zone_idx > highest:
+                continue
+            if want == 0:
+                mark = zone.watermark_min + zone.boost + zone.lowmem_reserve[highest] + zone.nr_reserved_highatomic
+                want = max(SWAP_CLUSTER_MAX, mark + (1 << order) - zone.free_pages)
+            if done < want:
+                done += self.shrink_zone(zone, want - done, cpu)
         if done:
             for owner in self.nodes:
                 cython.cast(Node, owner).kswapd_failures = 0

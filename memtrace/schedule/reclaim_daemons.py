@@ -33,7 +33,8 @@ class Kswapd(Daemon):
     In a replay the recorded kernel's kswapd is in the trace, as frees: as long as they come, this one only keeps its
     state (lists are short, boosts stay until its end) and looks. It takes pages back by itself once, in its
     present run, requests had to take back more by direct reclaim than the trace freed, or when the trace has freed
-    none for ``PATIENCE_NS``; and from then on in every run, until one in which the trace freed more.
+    none for ``PATIENCE_NS``. The next run begins with looking again: one that works by itself ends long before the
+    trace's frees would come, so it tells nothing about them.
     """
 
     kinds = (WAKE_KSWAPD,)
@@ -44,7 +45,6 @@ class Kswapd(Daemon):
         self.node = node
         self.cpu = cpu
         self.costs = costs
-        self.on_its_own = False
         self.runs = 0
         self.wanted = False
 
@@ -82,8 +82,7 @@ class Kswapd(Daemon):
             if freed != last_freed:
                 last_freed, quiet_since_ns = freed, int(env.now)
             short = taken - taken_before > freed - freed_before
-            if self.on_its_own or short or env.now - quiet_since_ns >= PATIENCE_NS:
-                self.on_its_own = True
+            if short or env.now - quiet_since_ns >= PATIENCE_NS:
                 done = self.pages.kswapd_shrink(self.node, min(want, SWAP_CLUSTER_MAX), self.machine.runs_on[self.cpu])
                 if not done:
                     return True
@@ -93,8 +92,6 @@ class Kswapd(Daemon):
             if next_ns > until_ns:
                 return None
             yield sleep_until(env, next_ns)
-        freed, taken = self.pages.lru_counts(self.node)
-        self.on_its_own = taken - taken_before > freed - freed_before
         return False
 
     def nap(self, env: simpy.Environment, until_ns: int) -> None:

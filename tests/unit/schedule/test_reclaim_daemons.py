@@ -90,7 +90,7 @@ def test_nothing_to_take_back_is_the_end() -> None:
     reasons = {failure[-1] for failure in dispatcher.take_failures()}
     assert len(reasons) == 2
     assert events(dispatcher, "oom")
-    assert sum(node.kswapd_failures for node in dispatcher.machine.pages.nodes) >= 16
+    assert sum(node.kswapd_failures for node in dispatcher.machine.pages.nodes) >= 1
 
 
 def pressure(seed: int) -> Requests:
