@@ -12,12 +12,14 @@ from array import array
 from pathlib import Path
 
 import pytest
-from small_machines import booted, free_everything_idle, free_lists, open_zone, stats
+from small_machines import booted, config, free_everything_idle, free_lists, open_zone, stats
 
 import memtrace as mt
 from memtrace.compiled import status
 from memtrace.config import SlubParams
+from memtrace.kernels import load_kernel
 from memtrace.metrics.schema import TABLES
+from memtrace.mm.boot import boot
 from memtrace.mm.gfp import GFP_ATOMIC, GFP_BIT_RECLAIMABLE, GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from memtrace.mm.machine import Machine
 
@@ -27,9 +29,15 @@ pytestmark = pytest.mark.skipif(
 GFP = (GFP_KERNEL, GFP_ATOMIC, GFP_HIGHUSER_MOVABLE, GFP_KERNEL | GFP_BIT_RECLAIMABLE, 0)
 
 
-def small_machine(rng: random.Random) -> Machine:
+KERNELS = ("6.1", "6.18", "2.6.24")
+
+
+def small_machine(rng: random.Random, kernel: str) -> Machine:
     """With everything the plain reference has not: shuffled freelists, dice between nodes, kmalloc's classes."""
     zones = [open_zone("DMA", 2, 4), open_zone("DMA32", 8, 8), open_zone("Normal", 16, 8, node=1)]
+    if kernel != "6.1":
+        rules = load_kernel(kernel).with_setting("slub.sheaf_caches", "kmalloc-64:kmalloc-1k:kmalloc-4k")
+        return boot(config(*zones, cpus=4), rules, rng.randrange(1 << 30))
     return booted(
         *zones, cpus=4, batch=rng.choice([1, 7, 31]), high=rng.choice([0, 60, 300]), seed=rng.randrange(1 << 30),
         memcg=rng.random() < 0.5, slub=SlubParams(freelist_random=True, cpu_partial=rng.choice([-1, 3])),
@@ -37,9 +45,9 @@ def small_machine(rng: random.Random) -> Machine:
 
 
 def stream(seed: int, steps: int = 700) -> list[object]:
-    """Everything that a random stream of requests returns and leaves behind."""
+    """Everything that a random stream of requests returns and leaves behind; every second one under 6.1."""
     rng = random.Random(seed)
-    machine = small_machine(rng)
+    machine = small_machine(rng, KERNELS[seed // 2 % 2 + 1] if seed % 2 else "6.1")
     seen: list[object] = []
     objects: list[int] = []
     blocks: list[tuple[int, int]] = []
