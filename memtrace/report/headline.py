@@ -22,7 +22,9 @@ class Card:
 
 def headline(run: RunFrames) -> list[Card]:
     """The cards of the report, in order."""
-    return [_slab(run), _hits(run), _fragmentation(run), _p99(run), _waits(run), _unused(run)]
+    cards = [_slab(run), _hits(run), _fragmentation(run), _p99(run), _waits(run), _unused(run)]
+    shortage = _shortage(run)
+    return [*cards[:-1], shortage, cards[-1]] if shortage else cards
 
 
 def _slab(run: RunFrames) -> Card:
@@ -78,6 +80,19 @@ def _waits(run: RunFrames) -> Card:
         return Card("Time spent waiting for locks", "0 %", f"no lock was contended in {taken:,} acquisitions")
     return Card("Time spent waiting for locks", f"{share(wait, busy):.2g} %",
                 f"{format_time(wait)} of {format_time(busy)} in the allocators, all CPUs together")
+
+
+def _shortage(run: RunFrames) -> Card | None:
+    """What was done because memory was short; None when it never was."""
+    kinds = run.table("events")["kind"].astype(str).value_counts()
+    woken, direct, oom = (int(kinds.get(kind, 0)) for kind in ("kswapd_wake", "direct_reclaim", "oom"))
+    failed = len(run.table("failures"))
+    if not woken + direct + oom + failed:
+        return None
+    reclaimed = run.manifest.get("counts", {}).get("model_reclaimed", 0)
+    return Card("Allocations that failed", f"{failed:,}",
+                f"kswapd woken {woken:,} times, {direct:,} direct reclaims, {oom:,} times out of memory; "
+                f"{reclaimed:,} pages of page cache taken back beyond what the trace's kernel did", warn=failed > 0)
 
 
 def _unused(run: RunFrames) -> Card:
