@@ -17,14 +17,15 @@ SOURCES = Package(PACKAGE)
 # What each folder must never import: a part of memtrace by its name in it, an outside package by its own.
 FORBIDDEN = {
     "mm": {"simpy", "pyarrow", "pandas", "numpy", "matplotlib", "trace", "schedule", "metrics", "report", "fidelity",
-           "byhand", "cli", "run"},
-    "trace": {"simpy", "mm", "schedule", "metrics", "report", "fidelity", "byhand", "cli", "run"},
-    "snapshot": {"simpy", "mm", "schedule", "metrics", "report", "fidelity", "byhand", "cli", "run"},
-    "schedule": {"report", "fidelity", "byhand", "cli", "run"},
-    "metrics": {"simpy", "report", "fidelity", "byhand", "cli", "run"},
-    "fidelity": {"simpy", "byhand", "cli"},
-    "byhand": {"simpy", "trace", "metrics", "report", "fidelity", "cli", "run"},
-    "report": {"simpy", "mm", "schedule", "trace", "fidelity", "byhand", "cli", "run"},
+           "byhand", "compare", "cli", "run"},
+    "trace": {"simpy", "mm", "schedule", "metrics", "report", "fidelity", "byhand", "compare", "cli", "run"},
+    "snapshot": {"simpy", "mm", "schedule", "metrics", "report", "fidelity", "byhand", "compare", "cli", "run"},
+    "schedule": {"report", "fidelity", "byhand", "compare", "cli", "run"},
+    "metrics": {"simpy", "report", "fidelity", "byhand", "compare", "cli", "run"},
+    "fidelity": {"simpy", "byhand", "compare", "cli"},
+    "compare": {"simpy", "mm", "schedule", "trace", "fidelity", "byhand", "cli"},
+    "byhand": {"simpy", "trace", "metrics", "report", "fidelity", "compare", "cli", "run"},
+    "report": {"simpy", "mm", "schedule", "trace", "fidelity", "byhand", "compare", "cli", "run"},
 }
 # Bits and their names are vocabulary, not machinery.
 VOCABULARY = {("trace", "mm.gfp"), ("trace", "mm.constants")}

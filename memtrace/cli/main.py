@@ -21,6 +21,7 @@ from memtrace.errors import MemtraceError, ModelError
 COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("memtrace.cli.replay", "Replay a trace through the simulated machine and report on it."),
     "validate": ("memtrace.cli.validate", "Hold the model against a recorded kernel."),
+    "compare": ("memtrace.cli.compare", "Compare two runs: what changed, where."),
     "info": ("memtrace.cli.info", "Say what a trace holds."),
     "convert": ("memtrace.cli.convert", "Convert a trace to Parquet or CSV."),
     "report": ("memtrace.cli.report", "Draw the report of a run folder again."),
