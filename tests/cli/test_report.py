@@ -19,7 +19,7 @@ def test_report_is_written_and_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(folder)])
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{folder / 'report.html'}\n", "only the path goes to stdout"
-    assert result.stderr.count("drawing: ") == len(list((folder / "figures").glob("*.svg"))) == 8
+    assert result.stderr.count("drawing: ") == len(list((folder / "figures").glob("*.svg"))) == 9
     assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 

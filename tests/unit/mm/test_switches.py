@@ -28,6 +28,7 @@ ELSEWHERE = {
     "pcp.thp": "test_page_alloc_forms",
     "vm.watermark_check": "test_page_alloc_forms", "vm.reserve": "test_page_alloc_forms",
     "vm.watermark_boost_factor": "test_page_alloc_fallback", "vm.nofragment": "test_page_alloc_forms",
+    "vm.compaction": "test_compaction", "vm.extfrag_threshold": "test_compaction",
 }
 """Switches that matter in corners which this load does not come to, and the file that does."""
 SHEAVES = {"slub.sheaf_capacity": "4"}
