@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("memtrace.cli.validate", "Hold the model against a recorded kernel."),
     "compare": ("memtrace.cli.compare", "Compare two runs: what changed, where."),
     "info": ("memtrace.cli.info", "Say what a trace holds."),
+    "stat": ("memtrace.cli.stat", "Print perf kmem's tables of a trace."),
     "convert": ("memtrace.cli.convert", "Convert a trace to Parquet or CSV."),
     "report": ("memtrace.cli.report", "Draw the report of a run folder again."),
     "show": ("memtrace.cli.show", "Print a sampled state in the kernel's own formats."),

@@ -1,0 +1,169 @@
+"""``memtrace stat``: by hand, and against ``perf kmem stat`` on a fresh recording."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from memtrace.cli.stat import command
+from memtrace.errors import ConfigError
+
+PERF = runpy.run_path(str(Path(__file__).with_name("perf_recording.py")))
+HEADER = "ts_ns,cpu,event,ptr,call_site,bytes_req,bytes_alloc,order,pfn,migratetype,gfp_flags\n"
+SLAB = HEADER + (
+    "0,0,kmalloc,16,a,60,64,,,,\n"
+    "10,0,kmalloc,32,a,30,64,,,,\n"
+    "20,1,kfree,16,f,,,,,,\n"  # from another CPU
+    "30,1,kmalloc,16,b,100,128,,,,\n"
+    "40,1,kfree,16,f,,,,,,\n"
+    "50,1,kfree,99,f,,,,,,\n"  # never allocated
+)
+PAGES = HEADER + (
+    "0,0,mm_page_alloc,,,,,0,7,1,GFP_KERNEL|__GFP_ZERO\n"
+    "1,0,mm_page_alloc,,,,,2,8,0,GFP_KERNEL\n"
+    "2,0,mm_page_free,,,,,0,7,,\n"
+    "3,0,mm_page_free,,,,,1,99,,\n"
+    "4,0,mm_page_alloc,,,,,3,0,0,GFP_ATOMIC\n"  # failed
+)
+
+
+def stat(trace: Path, *args: object) -> dict[str, Any]:
+    result = CliRunner().invoke(command, [str(trace), *map(str, args), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture
+def slab_trace(tmp_path: Path) -> Path:
+    path = tmp_path / "slab.csv"
+    path.write_text(SLAB)
+    return path
+
+
+@pytest.fixture
+def page_trace(tmp_path: Path) -> Path:
+    path = tmp_path / "pages.csv"
+    path.write_text(PAGES)
+    return path
+
+
+def test_slab_by_hand(slab_trace: Path) -> None:
+    found = stat(slab_trace, "--caller", "--alloc")["slab"]
+    assert found["summary"] | {"fragmentation_pct": 0} == {
+        "bytes_requested": 190, "bytes_allocated": 256, "bytes_freed": 192, "bytes_net": 64, "bytes_wasted": 66,
+        "fragmentation_pct": 0, "allocs": 3, "frees": 3, "unmatched_frees": 1, "allocs_naming_a_node": 0,
+    }  # fmt: skip
+    first, second = found["caller"]  # a wastes more
+    assert (first["callsite"], first["hit"], first["pingpong"], first["bytes_alloc"]) == ("a", 2, 1, 128)
+    assert (first["live_alloc"], first["max_alloc"], first["max_req"], first["max_waste"]) == (64, 128, 90, 38)
+    assert (second["callsite"], second["pingpong"], second["live_alloc"]) == ("b", 0, 0)
+    assert [(row["ptr"], row["hit"], row["pingpong"]) for row in found["alloc"]] == [(32, 1, 0), (16, 2, 1)]
+
+
+def test_pages_by_hand(page_trace: Path) -> None:
+    found = stat(page_trace, "--page", "--caller", "--alloc")["page"]
+    assert {key: n for key, n in found["summary"].items() if not key.endswith("bytes")} == {
+        "allocs": 3, "frees": 2, "alloc_freed": 1, "alloc_only": 2, "free_only": 1, "fails": 1
+    }  # fmt: skip
+    assert [(row["page"], row["bytes"], row["gfp"]) for row in found["alloc"]] == [(8, 16384, "K"), (7, 4096, "K|Z")]
+    assert found["orders"] == [
+        {"order": 0, "migratetype": 1, "blocks": 1}, {"order": 2, "migratetype": 0, "blocks": 1}
+    ]  # fmt: skip
+    live = stat(page_trace, "--page", "--alloc", "--live")["page"]
+    assert [row["page"] for row in live["alloc"]] == [8]
+
+
+def test_sort_lines_and_time(slab_trace: Path) -> None:
+    def callers(*args: object) -> list[str]:
+        return [row["callsite"] for row in stat(slab_trace, "--caller", *args)["slab"]["caller"]]
+
+    assert callers("-s", "pingpong,bytes", "-l", 1) == ["a"]
+    assert callers("-s", "callsite") == ["b", "a"]
+    assert stat(slab_trace, "--time", "10ns,30ns")["slab"]["summary"]["allocs"] == 2
+    assert stat(slab_trace, "--time", ",0ns")["slab"]["summary"]["allocs"] == 1
+
+
+def test_csv_is_one_table(slab_trace: Path) -> None:
+    result = CliRunner().invoke(command, [str(slab_trace), "--csv", "--caller", "-l", "1"])
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("callsite,bytes_alloc,bytes_req,hit") and lines[1].startswith("a,128,90,2,1,")
+    assert CliRunner().invoke(command, [str(slab_trace), "--csv"]).exit_code == 2
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(SLAB.replace(",a,", ",\x1b[2J<b>,"))
+    shown = CliRunner().invoke(command, [str(path), "--caller", "--peak"]).stdout
+    assert "\x1b" not in shown and "\\x1b[2J<b>" in shown
+
+
+@pytest.mark.parametrize("arguments", [["-s", "nope"], ["--page", "-s", "frag"], ["--time", "5"], ["--time", "2,1"]])
+def test_wrong_values_name_what_was_expected(slab_trace: Path, arguments: list[str]) -> None:
+    result = CliRunner().invoke(command, [str(slab_trace), *arguments])
+    assert isinstance(result.exception, ConfigError) and "expected" in str(result.exception)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A perf.data, and its text."""
+    folder = tmp_path_factory.mktemp("perf")
+    data = PERF["record"](folder)
+    text = folder / "perf.txt"
+    text.write_text(PERF["perf"]("script", "-i", data, "--ns"))
+    return data, text
+
+
+def perf_rows(text: str) -> list[tuple[Any, ...]]:
+    """(name, allocated, requested, hits, pingpong, frag) of each row of a slab table of perf kmem."""
+    row = re.compile(r" (\S+) +\| +(\d+)/\d+ +\| +(\d+)/\d+ +\| +(\d+) \| +(\d+) \| +([\d.]+)%")
+    found = filter(None, map(row.match, text.splitlines()))
+    return [(match[1], *map(int, match.groups()[1:5]), match[6]) for match in found]
+
+
+def our_row(row: dict[str, Any], key: str) -> tuple[Any, ...]:
+    name = f"{row[key]:#018x}" if key == "ptr" else row[key].replace("+0x", "+").split(" ")[0][:34]
+    return (name, row["bytes_alloc"], row["bytes_req"], row["hit"], row["pingpong"], f"{row['frag_pct']:.3f}")
+
+
+def test_slab_equals_perf_kmem(recording: tuple[Path, Path]) -> None:
+    data, text = recording
+    theirs = PERF["perf"]("kmem", "-i", data, "--slab", "--caller", "stat")
+    ours = stat(text, "--caller", "--alloc")["slab"]
+    said = [int(n) for n in re.findall(r"^Total bytes.*: +(\d+)$", theirs, re.MULTILINE)]
+    summary = ours["summary"]
+    assert said == [summary[key] for key in ("bytes_requested", "bytes_allocated", "bytes_freed", "bytes_wasted")]
+    assert f"/{summary['allocs']}" in theirs.splitlines()[-1]
+    # Among equals perf orders by address, a trace by name; so groups of equal rows are compared as sets.
+    rows = perf_rows(theirs)
+    assert len(rows) > 20
+    assert Counter(rows) == Counter(our_row(row, "callsite") for row in ours["caller"])
+    assert [row[1:] for row in rows[:20]] == [our_row(row, "callsite")[1:] for row in ours["caller"][:20]]
+    theirs = PERF["perf"]("kmem", "-i", data, "--slab", "--alloc", "-s", "bytes,hit,frag", "-l", 50, "stat")
+    mine = stat(text, "--alloc", "-s", "bytes,hit,frag", "-l", 50)["slab"]["alloc"]
+    assert perf_rows(theirs) == [our_row(row, "ptr") for row in mine]
+
+
+def test_pages_equal_perf_kmem(recording: tuple[Path, Path]) -> None:
+    data, text = recording
+    theirs = PERF["perf"]("kmem", "-i", data, "--page", "--caller", "stat")
+    ours = stat(text, "--page", "--caller")["page"]
+    totals = [int(n) for n in re.findall(r"^Total .*: +(\d+) +\[", theirs, re.MULTILINE)]
+    keys = ("allocs", "frees", "alloc_freed", "alloc_only", "free_only", "fails")
+    assert totals == [ours["summary"][key] for key in keys]
+    row = re.compile(r" +(\d+) \| +(\d+) \| +(\d+) \| +\S+ \| (\S+) +\| (.*)")
+    found: Counter[tuple[int, int, str]] = Counter()
+    for match in map(row.match, theirs.splitlines()):
+        if match:  # perf splits by where in the kernel the event fired, which a trace does not have
+            found[int(match[3]), int(match[1]), match[4]] += int(match[2])
+    mine: Counter[tuple[int, int, str]] = Counter()
+    for one in ours["caller"]:
+        mine[one["order"], one["bytes"] // 1024, one["gfp"]] += one["hit"]
+    assert found == mine
