@@ -26,6 +26,7 @@ FORBIDDEN = {
     "compare": {"simpy", "mm", "schedule", "trace", "fidelity", "byhand", "cli"},
     "byhand": {"simpy", "trace", "metrics", "report", "fidelity", "compare", "cli", "run"},
     "report": {"simpy", "mm", "schedule", "trace", "fidelity", "byhand", "compare", "cli", "run"},
+    "synthetic": {"simpy", "mm", "schedule", "metrics", "report", "fidelity", "byhand", "compare", "cli", "run"},
 }
 # Bits and their names are vocabulary, not machinery.
 VOCABULARY = {("trace", "mm.gfp"), ("trace", "mm.constants")}

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("memtrace.cli.replay", "Replay a trace through the simulated machine and report on it."),
     "validate": ("memtrace.cli.validate", "Hold the model against a recorded kernel."),
     "compare": ("memtrace.cli.compare", "Compare two runs: what changed, where."),
+    "synth": ("memtrace.cli.synth", "Write a trace of a named workload."),
     "info": ("memtrace.cli.info", "Say what a trace holds."),
     "stat": ("memtrace.cli.stat", "Print perf kmem's tables of a trace."),
     "convert": ("memtrace.cli.convert", "Convert a trace to Parquet or CSV."),
