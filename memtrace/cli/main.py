@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("memtrace.cli.compare", "Compare two runs: what changed, where."),
     "synth": ("memtrace.cli.synth", "Write a trace of a named workload."),
     "info": ("memtrace.cli.info", "Say what a trace holds."),
+    "record": ("memtrace.cli.record", "Record the memory events of this machine."),
     "stat": ("memtrace.cli.stat", "Print perf kmem's tables of a trace."),
     "convert": ("memtrace.cli.convert", "Convert a trace to Parquet or CSV."),
     "report": ("memtrace.cli.report", "Draw the report of a run folder again."),

@@ -1,0 +1,128 @@
+"""``memtrace record``: what is missing is said on a made-up machine; recording itself runs where the rights are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from memtrace.cli.record import command
+from memtrace.errors import ConfigError
+from memtrace.record.rights import NEEDED, USEFUL, Host, plan
+from memtrace.record.snapshots import take
+from memtrace.snapshot.proc import read_proc
+from memtrace.trace.source import open_trace
+
+CAP_PERFMON = 1 << 38
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A machine with perf, all rights and all events but the percpu ones."""
+    for event in (*NEEDED, *USEFUL):
+        if event.startswith("kmem:"):
+            tmp_path.joinpath("tracing/events", *event.split(":")).mkdir(parents=True)
+    (tmp_path / "tracing/instances").mkdir()
+    (tmp_path / "proc/sys/kernel").mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/sys/kernel/perf_event_paranoid").write_text("2\n")
+    return with_rights(tmp_path, CAP_PERFMON)
+
+
+def with_rights(folder: Path, bits: int, perf: str | None = "/usr/bin/perf", version: tuple[int, ...] = (6, 1)) -> Host:
+    (folder / "proc/self/status").write_text(f"Name:\tx\nCapEff:\t{bits:016x}\n")
+    return Host(folder / "proc", folder / "sys", folder / "tracing", lambda _: perf, lambda: version)
+
+
+def test_perf_is_preferred_and_missing_events_are_told(host: Host) -> None:
+    chosen = plan(host)
+    assert chosen.recorder == "perf"
+    assert chosen.missing == tuple(event for event in USEFUL if event.startswith("percpu:"))
+    assert chosen.events == tuple(event for event in (*NEEDED, *USEFUL) if event.startswith("kmem:"))
+
+
+def test_tracefs_is_taken_without_perf(host: Host, tmp_path: Path) -> None:
+    assert plan(with_rights(tmp_path, 0, perf=None)).recorder == "tracefs"
+    assert plan(host, "tracefs").recorder == "tracefs"
+
+
+@pytest.mark.parametrize(
+    ("bits", "perf", "version", "words"),
+    [
+        (0, "/usr/bin/perf", (6, 1), ["perf_event_paranoid 2", "CAP_PERFMON", "sudo"]),
+        (CAP_PERFMON, None, (6, 1), ["not installed", "linux-perf"]),
+        (CAP_PERFMON, "/usr/bin/perf", (4, 9), ["version 4.9 is too old", "5.8"]),
+    ],
+)
+def test_what_perf_lacks_is_named(
+    tmp_path: Path, host: Host, bits: int, perf: str | None, version: tuple[int, ...], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        plan(with_rights(tmp_path, bits, perf, version), "perf")
+    assert all(word in str(error.value) for word in words)
+
+
+def test_no_tracefs_says_how_to_mount_it(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "tracing").rename(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="mount -t tracefs") as error:
+        plan(host)
+    assert "perf: " in str(error.value) and "tracefs: " in str(error.value)
+
+
+def test_snapshot_of_this_machine_can_be_read_again(tmp_path: Path) -> None:
+    problems = take(Host(), tmp_path / "start")
+    found = read_proc(tmp_path / "start")
+    assert found.zones and found.vmstat and found.meminfo
+    if os.geteuid() == 0:
+        assert not problems
+    else:
+        assert all("/proc/" in line for line in problems)
+
+
+@pytest.mark.parametrize("arguments", [["-o", "x.csv"], ["-o", "no/x.parquet"], ["--", "no-such-program-here"]])
+def test_wrong_targets_are_refused_before_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(command, arguments)
+    assert isinstance(result.exception, ConfigError) and "expected" in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    out.write_text("precious")
+    result = CliRunner().invoke(command, ["-o", str(out), "--duration", "1ms"])
+    assert isinstance(result.exception, ConfigError) and "--force" in str(result.exception)
+    out.unlink()
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "thesis.tex").touch()
+    result = CliRunner().invoke(command, ["-o", str(out), "--duration", "1ms", "--force"])
+    assert isinstance(result.exception, ConfigError) and "not the snapshots" in str(result.exception)
+
+
+@pytest.mark.parametrize("recorder", ["perf", "tracefs"])
+def test_a_command_is_recorded_with_its_snapshots(tmp_path: Path, recorder: str) -> None:
+    try:
+        plan(Host(), recorder)
+    except ConfigError as error:
+        pytest.skip(f"no recording here: {error}")
+    out = tmp_path / "t.parquet"
+    arguments = ["-o", str(out), "--recorder", recorder, "--", "sh", "-c", "ls -lR /etc >/dev/null 2>&1; exit 3"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "sh ended with 3" in result.stderr and f"recorded with {recorder}" in result.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t", "t.parquet"]
+    for name in ("start", "end"):
+        assert read_proc(tmp_path / "t" / name).caches
+    with open_trace(out) as reader:
+        names = set()
+        for chunk in reader.chunks():
+            names |= {reader.vocab.event.names[code] for code in chunk.event_name.tolist()}
+    assert {"kmem_cache_alloc", "kmem_cache_free", "mm_page_alloc", "mm_page_free"} <= names
+    table = pq.read_table(out, columns=["task", "text"])
+    assert 0 < len(set(table["task"].to_pylist())) < 10000
+    assert not any("comm=" in text or "pid=" in text for text in table["text"].to_pylist() if text)
