@@ -311,7 +311,7 @@ class _Job:
         played: Played, dispatcher: Dispatcher, paired: dict[str, int], costs: Any, rows: dict[str, int],
     ) -> None:
         from .metrics.manifest import manifest, versions
-        from .schedule.dispatch import CAUSES as MODEL_CAUSES
+        from .schedule.causes import CAUSES as MODEL_CAUSES
         from .trace.causes import CAUSES as TRACE_CAUSES
         from .trace.causes import NOTED
 

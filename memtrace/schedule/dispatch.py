@@ -1,13 +1,7 @@
-"""
-Requests become calls of the model, and what the calls return is remembered by handle.
-
-A request names the object that it frees by the handle that its allocation was given; here stands where the
-model put that object, whatever the recorded address was.
-"""
+"""Requests become calls of the model, and what the calls return is remembered by handle (``Holdings``)."""
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +12,6 @@ from memtrace.errors import ModelError
 from memtrace.mm.gfp import GFP_BIT_MOVABLE
 from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.machine import Machine
-from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.paths import (
     COST_KFREE_NULL,
     PATH_ALLOC_FAST,
@@ -27,9 +20,10 @@ from memtrace.mm.paths import (
     PATH_FREE_FAST,
     PATH_FREE_NOTHING,
 )
-from memtrace.mm.slab_common import KmemCache, SlabAllocator
-from memtrace.schedule.callsites import CallSiteTable
-from memtrace.schedule.decider import Decider
+from memtrace.mm.slab_common import KmemCache
+from memtrace.schedule.bulk_array import BulkArray
+from memtrace.schedule.handle_words import NONE, OBJECT_WORDS, PAGE_WORDS, RECLAIMED
+from memtrace.schedule.holdings import Holdings
 from memtrace.schedule.work_moves import WorkMoves
 from memtrace.trace.cache_text import ALIGN_SHIFT, CTOR_BIT
 from memtrace.trace.requests import (
@@ -52,135 +46,17 @@ from memtrace.trace.requests import (
     RQ_PAGE_FREE,
     RQ_PERCPU_ALLOC,
     RQ_PERCPU_FREE,
-    Census,
     Requests,
 )
 
-OBJECT_WORDS = 4  # address, bytes asked for, bytes given, call-site row << 16 | cpu
-PAGE_WORDS = 2  # first pfn, order
 PAGE_SHIFT = 12
-PAGE_SIZE = 4096
 MAX_TRACE_ORDER = 20  # orders that no kernel serves still are requests, which fail
-NONE = -1
-RECLAIMED = -2  # instead of a block's first pfn: the model took the page back, the trace has yet to free it
 MAX_HANDLE = 1 << 30
 
-CAUSES = (
-    ("object_compared", "objects allocated whose recorded address is known"),
-    ("object_at_recorded_address", "of these, objects that the model put where the kernel did"),
-    ("page_compared", "page blocks allocated whose recorded pfn is known"),
-    ("page_at_recorded_pfn", "of these, blocks that the model put where the kernel did"),
-    ("start_object_placed", "objects that pre-date the trace and have a place in the model"),
-    ("start_object_unplaced", "objects that pre-date the trace and have none (cache unknown, or no room); not freed"),
-    ("start_page_placed", "page blocks that pre-date the trace and have a place in the model"),
-    ("start_page_unplaced", "page blocks that pre-date the trace and have none; not freed"),
-    ("model_alloc_failed", "object allocations that the model could not serve"),
-    ("model_page_alloc_failed", "page allocations that the model could not serve"),
-    ("model_reclaimed", "pages of page cache that the model took back because it needed more than the trace's kernel"),
-    ("freed_by_reclaim", "of these, pages whose recorded free came later and was left out"),
-    ("model_migrated", "pages that the model's compaction moved"),
-    ("free_of_nothing", "frees of objects and blocks that the model never held; nothing is done"),
-    ("cache_not_there", "allocations from, and calls about, a cache that is not created or was destroyed; not done"),
-    ("cache_create_refused", "caches that the model could not create"),
-    ("cache_destroy_refused", "caches destroyed while objects were alive in them; they stay, as in the kernel"),
-    ("bulk_free_without_end", "bulk frees whose last object the trace does not show; done at the end"),
-    ("percpu_compared", "per-CPU areas allocated whose recorded place is known"),
-    ("percpu_at_recorded_offset", "of these, areas that the model put at the recorded offset"),
-    ("start_percpu_unplaced", "per-CPU areas that pre-date the trace and have no place in the model; not freed"),
-    ("model_percpu_failed", "per-CPU areas that the model could not serve"),
-    ("moved_to_online_cpu", "operations of offline CPUs, done by the next online CPU of the node, else by the next"),
-    ("cpu_event_ignored", "CPU hotplug events about CPUs that the machine does not have, or its last online one"),
-)
-"""Name and meaning of everything in ``Dispatcher.counts``."""
-
-FAILURE_FIELDS = ("t_ns", "row", "cpu", "op", "order", "gfp", "size", "cache", "reason")
-
-
 @cython.cclass
-class BulkArray:
-    """Objects of a bulk free that is not complete yet."""
+class Dispatcher(Holdings):
+    """Executes requests on a machine; made with the parameters of ``Holdings``."""
 
-    addrs: cython.longlong[:]
-    n: cython.int
-    size: cython.int
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.size = 64
-        self.addrs = array("q", [0]) * 64
-
-    @cython.cfunc
-    def add(self, addr: cython.longlong) -> cython.void:
-        i: cython.int
-        old: cython.longlong[:] = self.addrs
-        if self.n == self.size:
-            self.size *= 2
-            self.addrs = array("q", [0]) * self.size
-            for i in range(self.n):
-                self.addrs[i] = old[i]
-        self.addrs[self.n] = addr
-        self.n += 1
-
-    def take_over(self, other: BulkArray) -> None:
-        """Take the objects of another array, which is empty then."""
-        i: cython.int
-        for i in range(other.n):
-            self.add(other.addrs[i])
-        other.n = 0
-
-    @cython.ccall
-    def restore_order(self, slab_of: cython.int[:]) -> cython.void:
-        """
-        From the order of the trace to the order in the kernel's array.
-
-        The kernel frees an array from its end, slab by slab, and notes each slab's objects as they lie in the array
-        (EXACT C1): so the trace has the array's slabs backwards and the objects of each slab forwards.
-        """
-        first: cython.int = 0
-        end: cython.int
-        self.reverse(0, self.n)
-        while first < self.n:
-            end = first + 1
-            while end < self.n and slab_of[self.addrs[end] >> PAGE_SHIFT] == slab_of[self.addrs[first] >> PAGE_SHIFT]:
-                end += 1
-            self.reverse(first, end)
-            first = end
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def reverse(self, first: cython.int, end: cython.int) -> cython.void:
-        """Turn the objects of [first, end) around."""
-        addr: cython.longlong
-        while first < end - 1:
-            end -= 1
-            addr = self.addrs[first]
-            self.addrs[first] = self.addrs[end]
-            self.addrs[end] = addr
-            first += 1
-
-
-@cython.cclass
-class Dispatcher(Decider):
-    """
-    Executes requests on a machine.
-
-    Parameters
-    ----------
-    machine
-        The model.
-    cache_map
-        By index into ``Census.caches``: the machine's cache, -1 for one that the trace creates later.
-    cache_names
-        By the same index: what creating and destroying call it.
-    """
-
-    machine: Machine
-    slab: SlabAllocator
-    pages: PageAllocator
-    sites: CallSiteTable
-    cache_map: cython.int[:]
-    cache_names: list
-    nr_mapped: cython.int
     flags: cython.uchar[:]
     node: cython.short[:]
     handle: cython.int[:]
@@ -190,18 +66,6 @@ class Dispatcher(Decider):
     size: cython.longlong[:]
     addr: cython.longlong[:]
     offset: cython.int[:]
-    objects: cython.longlong[:]
-    """By object handle * OBJECT_WORDS; address 0 where the model has no object."""
-    nr_objects: cython.int
-    blocks: cython.longlong[:]
-    """By page handle * PAGE_WORDS; pfn -1 where the model has no block."""
-    nr_blocks: cython.int
-    owner: cython.int[:]
-    """By pfn: the page handle of a single page. Only made, and kept, once the model has taken or moved a page."""
-    owned: cython.bint
-    live: cython.longlong[:]
-    """By 2 * cache: bytes asked for and bytes given of the objects that are alive."""
-    nr_caches: cython.int
     bulk: list
     failures: list
     """``FAILURE_FIELDS`` of allocations that the model could not serve, since they were last taken."""
@@ -214,50 +78,21 @@ class Dispatcher(Decider):
     object_parted_row: cython.longlong
     """First trace row whose object is not at its recorded address, -1 while all are."""
     page_parted_row: cython.longlong
-    start_placed: cython.longlong
-    start_unplaced: cython.longlong
-    start_pages_placed: cython.longlong
-    start_pages_unplaced: cython.longlong
     alloc_failures: cython.longlong
     page_failures: cython.longlong
     frees_of_nothing: cython.longlong
-    reclaimed: cython.longlong
     frees_of_reclaimed: cython.longlong
-    migrated: cython.longlong
     open_bulk: cython.longlong
-    areas: dict
-    """By handle: pointer of the per-CPU area; none where the model has no area."""
     areas_compared: cython.longlong
     areas_same: cython.longlong
     area_failures: cython.longlong
-    start_areas_unplaced: cython.longlong
     moves: Any
     caches_missing: cython.longlong
     creates_refused: cython.longlong
     destroys_refused: cython.longlong
 
     def __init__(self, machine: Machine, cache_map: np.ndarray, cache_names: Sequence[str] = ()) -> None:
-        Decider.__init__(self)
-        self.machine = machine
-        self.slab = machine.slab
-        self.pages = machine.pages
-        self.it = machine.it
-        self.sites = CallSiteTable()
-        self.cache_names = list(cache_names)
-        nameless = np.asarray(cache_map)[len(cache_names) :]
-        if len(nameless) and int(np.min(nameless)) < 0:
-            raise ModelError(f"trace cache {len(cache_names) + int(np.argmin(nameless))} has no cache in the machine, "
-                             "and no name to create it by")
-        self.cache_map = array("i", np.asarray(cache_map, np.int32).tolist())
-        self.nr_mapped = len(cache_map)
-        self.objects = array("q")
-        self.nr_objects = 0
-        self.blocks = array("q")
-        self.nr_blocks = 0
-        self.owner = array("i")
-        self.owned = False
-        self.live = array("q")
-        self.nr_caches = 0
+        Holdings.__init__(self, machine, cache_map, cache_names)
         self.bulk = [BulkArray() for _ in range(machine.nr_cpus)]
         self.failures = []
         self.events = []
@@ -267,27 +102,18 @@ class Dispatcher(Decider):
         self.pages_same = 0
         self.object_parted_row = -1
         self.page_parted_row = -1
-        self.start_placed = 0
-        self.start_unplaced = 0
-        self.start_pages_placed = 0
-        self.start_pages_unplaced = 0
         self.alloc_failures = 0
         self.page_failures = 0
         self.frees_of_nothing = 0
-        self.reclaimed = 0
         self.frees_of_reclaimed = 0
-        self.migrated = 0
         self.open_bulk = 0
-        self.areas = {}
         self.areas_compared = 0
         self.areas_same = 0
         self.area_failures = 0
-        self.start_areas_unplaced = 0
         self.moves = WorkMoves(machine, self.bulk)
         self.caches_missing = 0
         self.creates_refused = 0
         self.destroys_refused = 0
-        self.see_caches(max(1, len(machine.slab.caches)))
 
     def load(self, requests: Requests) -> None:
         """
@@ -298,7 +124,7 @@ class Dispatcher(Decider):
         ModelError
             When a request is not well-formed: compiled code does not look twice.
         """
-        Decider.load(self, requests)
+        Holdings.load(self, requests)
         self.flags = requests.flags.data
         self.node = requests.node.data
         self.handle = requests.handle.data
@@ -349,92 +175,6 @@ class Dispatcher(Decider):
             objects = max(objects, handle + 1)
         self.make_handles(objects, blocks)
         return -1
-
-    def make_handles(self, nr_objects: int, nr_blocks: int) -> None:
-        """See that the tables have room for this many handles."""
-        if nr_objects > self.nr_objects:
-            self.objects = _longer(self.objects, self.nr_objects * OBJECT_WORDS, nr_objects * OBJECT_WORDS, 0)
-            self.nr_objects = len(self.objects) // OBJECT_WORDS
-        if nr_blocks > self.nr_blocks:
-            self.blocks = _longer(self.blocks, self.nr_blocks * PAGE_WORDS, nr_blocks * PAGE_WORDS, NONE)
-            self.nr_blocks = len(self.blocks) // PAGE_WORDS
-
-    def see_caches(self, nr_caches: int) -> None:
-        """See that the sums by cache have room for this many."""
-        self.live = _longer(self.live, 2 * self.nr_caches, 2 * nr_caches, 0)
-        self.nr_caches = len(self.live) // 2
-
-    # -- before the first request -----------------------------------------------------------------
-
-    def create_start_objects(self, census: Census) -> None:
-        """
-        Give objects and page blocks that pre-date the trace their place in the model, at no cost in time.
-
-        Object i of ``census.start_addr`` gets handle i, block i of ``census.start_pfn`` page handle i.
-        """
-        # As many as the whole trace needs, so that the tables need not grow while it plays.
-        self.make_handles(max(census.max_handles, len(census.start_addr)),
-                          max(census.max_page_handles, len(census.start_pfn)))
-        objects = zip(census.start_addr.tolist(), census.start_cache.tolist(), census.start_size.tolist(), strict=True)
-        for handle, (addr, cache, size) in enumerate(objects):
-            if cache >= 0:
-                self.adopt_object(handle, addr, self.cache_map[cache])
-            elif size >= PAGE_SIZE:
-                self.adopt_large(handle, addr, size)
-            else:
-                self.adopt_object(handle, addr, NONE)
-        for handle, (pfn, order) in enumerate(zip(census.start_pfn.tolist(), census.start_order.tolist(), strict=True)):
-            found = self.machine.adopt_page(pfn, order)
-            self.blocks[handle * PAGE_WORDS] = found
-            self.blocks[handle * PAGE_WORDS + 1] = order
-            if found < 0:
-                self.start_pages_unplaced += 1
-            else:
-                self.start_pages_placed += 1
-        for handle, (_, _, off) in enumerate(census.start_percpu):
-            ptr = self.machine.percpu.adopt(off)
-            if ptr:
-                self.areas[handle] = ptr
-            else:
-                self.start_areas_unplaced += 1
-        self.pages.events.clear()
-        self.it.reset()
-
-    @cython.ccall
-    def adopt_object(self, handle: cython.int, addr: cython.longlong, cache: cython.int) -> cython.void:
-        """Give one slab object its place; what it asked for is not known, so it is taken to waste nothing."""
-        found: cython.longlong = self.machine.adopt_object(addr, cache)
-        if found == 0:
-            self.objects[handle * cython.cast(cython.longlong, OBJECT_WORDS)] = 0
-            self.start_unplaced += 1
-            return
-        self.place(handle, found, self.slab.last_cache, self.slab.last_bytes)
-        self.enliven(self.slab.last_cache, self.slab.last_bytes, self.slab.last_bytes)
-
-    @cython.ccall
-    def adopt_large(self, handle: cython.int, addr: cython.longlong, size: cython.longlong) -> cython.void:
-        """Give one large kmalloc of ``size`` bytes its place, which is a page block."""
-        order: cython.int = 0
-        while (cython.cast(cython.longlong, PAGE_SIZE) << order) < size:
-            order += 1
-        pfn: cython.longlong = self.machine.adopt_page(addr >> PAGE_SHIFT if addr >= 0 else NONE, order)
-        if pfn < 0:
-            self.objects[handle * cython.cast(cython.longlong, OBJECT_WORDS)] = 0
-            self.start_unplaced += 1
-            return
-        self.place(handle, pfn << PAGE_SHIFT, NONE, cython.cast(cython.longlong, PAGE_SIZE) << order)
-
-    @cython.cfunc
-    def place(self, handle: cython.int, addr: cython.longlong, cache: cython.int, size: cython.longlong) -> cython.void:
-        """Remember where an object that pre-dates the trace lies."""
-        at: cython.longlong = handle * cython.cast(cython.longlong, OBJECT_WORDS)
-        site: cython.int = self.sites.find(NONE, cache)
-        self.sites.existed(site, size)
-        self.objects[at] = addr
-        self.objects[at + 1] = size
-        self.objects[at + 2] = size
-        self.objects[at + 3] = cython.cast(cython.longlong, site) << 16
-        self.start_placed += 1
 
     # -- one request ------------------------------------------------------------------------------
 
@@ -697,16 +437,6 @@ class Dispatcher(Decider):
             self.events.append(event)
 
     @cython.cfunc
-    def enliven(self, cache: cython.int, bytes_req: cython.longlong, bytes_alloc: cython.longlong) -> cython.void:
-        """Count an object of a cache as alive (or, with negative sizes, as dead)."""
-        if cache < 0:
-            return
-        if cache >= self.nr_caches:
-            self.see_caches(cache + 1)
-        self.live[2 * cache] += bytes_req
-        self.live[2 * cache + 1] += bytes_alloc
-
-    @cython.cfunc
     def note_failure(self, i: cython.int, order: cython.int) -> cython.void:
         self.failures.append((self.ts_ns[i], self.row[i], self.cpu[i], self.op[i], order, self.gfp[i], self.size[i],
                               self.cache, self.pages.fail_reason))
@@ -716,36 +446,6 @@ class Dispatcher(Decider):
         for kind, arguments in self.pages.events:
             self.events.append((self.ts_ns[i], self.row[i], self.cpu[i], kind, arguments))
         self.pages.events.clear()
-
-    @cython.cfunc
-    def follow_pages(self) -> cython.void:
-        """Tell owners that reclaim took their page, or that compaction moved it."""
-        pfn: cython.int
-        new: cython.int
-        handle: cython.longlong
-        if not self.owned:
-            self.map_owners()
-        for pfn, new in self.pages.take_journal():
-            handle = self.owner[pfn]
-            if handle < 0 or self.blocks[handle * PAGE_WORDS] != pfn or self.blocks[handle * PAGE_WORDS + 1] != 0:
-                continue
-            if new >= 0:
-                self.migrated += 1
-                self.blocks[handle * PAGE_WORDS] = new
-                self.owner[new] = cython.cast(cython.int, handle)
-            else:
-                self.reclaimed += 1
-                self.blocks[handle * PAGE_WORDS] = RECLAIMED
-
-    @cython.cfunc
-    def map_owners(self) -> cython.void:
-        """From now on know whose each single page is."""
-        handle: cython.longlong
-        self.owner = array("i", [NONE]) * self.machine.frames.nr_frames
-        self.owned = True
-        for handle in range(self.nr_blocks):
-            if self.blocks[handle * PAGE_WORDS] >= 0 and self.blocks[handle * PAGE_WORDS + 1] == 0:
-                self.owner[self.blocks[handle * PAGE_WORDS]] = cython.cast(cython.int, handle)
 
     def settle(self, t_ns: int) -> None:
         """Take note of what a daemon has just done to the model: its events, and pages that changed hands."""
@@ -779,13 +479,6 @@ class Dispatcher(Decider):
         taken, self.events = self.events, []
         return taken
 
-    def live_bytes(self, nr_caches: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes asked for and bytes given of live objects, int64 by cache, of the first ``nr_caches``."""
-        if nr_caches > self.nr_caches:
-            self.see_caches(nr_caches)
-        live = np.asarray(self.live)[: 2 * nr_caches].reshape(nr_caches, 2)
-        return live[:, 0], live[:, 1]
-
     def counts(self) -> dict[str, int]:
         """What could not be done, by cause, and how often the model agreed with the recorded addresses."""
         return {
@@ -814,11 +507,3 @@ class Dispatcher(Decider):
             "moved_to_online_cpu": self.moves.moved,
             "cpu_event_ignored": self.moves.ignored,
         }
-
-
-def _longer(old: object, used: int, wanted: int, fill: int) -> array:
-    """A copy of the first ``used`` words with room for ``wanted``, and some to spare."""
-    new = array("q")
-    new.frombytes(memoryview(old)[:used].tobytes())  # type: ignore[arg-type]
-    new.extend(array("q", [fill]) * (wanted + wanted // 4 - used))
-    return new

@@ -16,7 +16,7 @@ from ..mm.machine import Machine
 from ..trace.requests import Requests
 
 if TYPE_CHECKING:
-    from .dispatch import BulkArray
+    from .bulk_array import BulkArray
 
 PluggedEvent = tuple[int, int, int, str, dict[str, int]]
 

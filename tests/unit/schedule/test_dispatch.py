@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from memtrace.errors import ModelError
-from memtrace.schedule.dispatch import CAUSES, Dispatcher
+from memtrace.schedule.causes import CAUSES
+from memtrace.schedule.dispatch import Dispatcher
 from memtrace.trace.requests import (
     FLAG_LAST,
     RQ_BULK_ALLOC,
