@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .byhand import NULL, Cache, Kernel
+    from .compare.study import Study, compare
     from .errors import ConfigError, MemtraceError, MetricsError, MisuseError, TraceError
     from .mm.gfp import (
         GFP_ATOMIC,
@@ -53,8 +54,10 @@ __all__ = [
     "MetricsError",
     "MisuseError",
     "Run",
+    "Study",
     "TraceError",
     "__version__",
+    "compare",
     "replay",
 ]
 
@@ -68,6 +71,8 @@ _HOME = {
     "MisuseError": "errors",
     "TraceError": "errors",
     "Run": "run",
+    "Study": "compare.study",
+    "compare": "compare.study",
     "replay": "run",
 }
 

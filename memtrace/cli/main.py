@@ -21,7 +21,7 @@ from memtrace.errors import MemtraceError, ModelError
 COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("memtrace.cli.replay", "Replay a trace through the simulated machine and report on it."),
     "validate": ("memtrace.cli.validate", "Hold the model against a recorded kernel."),
-    "compare": ("memtrace.cli.compare", "Compare two runs: what changed, where."),
+    "compare": ("memtrace.cli.compare", "Compare two runs, or a grid of replays."),
     "synth": ("memtrace.cli.synth", "Write a trace of a named workload."),
     "info": ("memtrace.cli.info", "Say what a trace holds."),
     "record": ("memtrace.cli.record", "Record the memory events of this machine."),

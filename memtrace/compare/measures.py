@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
+import pandas as pd
+
 from ..errors import ConfigError
 from ..report.frames import HUGE_ORDER, RunFrames, df_caches_at_peak, df_hits, df_unusable, percentiles, share
 from ..units import PAGE_SIZE, format_size, format_time
@@ -36,8 +38,11 @@ class Measure:
 
 
 MEASURES: tuple[Measure, ...] = (
-    Measure("peak_slab_bytes", "Peak slab memory", "bytes", -1, "pages in slabs at the sample with most of them"),
-    Measure("end_slab_bytes", "Slab memory at the end", "bytes", -1, "pages in slabs at the last sample"),
+    Measure("peak_used_bytes", "Peak of memory in use", "bytes", -1,
+            "pages that are neither free nor on per-CPU lists, at the sample with most of them, whatever they are for"),
+    Measure("peak_slab_bytes", "Peak slab memory", "bytes", -1,
+            "pages of all caches at the sample with most; large kmallocs are plain pages, SLOB's from 4 KiB on"),
+    Measure("end_slab_bytes", "Slab memory at the end", "bytes", -1, "pages of all caches at the last sample"),
     Measure("waste_bytes", "Waste at the peak", "bytes", -1,
             "of the peak, what nobody asked for: rounding, free objects, slab remainders"),
     Measure("waste_pct", "Share of waste at the peak", "%", -1, "waste_bytes of peak_slab_bytes"),
@@ -82,14 +87,15 @@ def measure_run(run: RunFrames) -> dict[str, float]:
 
 def _memory(run: RunFrames) -> dict[str, float]:
     zones = run.table("zones")
-    held = zones.groupby("t_ns")["slab_pages"].sum() * PAGE_SIZE
+    held = slab_curve(run)
     free = (zones["free_pages"] + zones["pcp_pages"]).groupby(zones["t_ns"]).sum() * PAGE_SIZE
+    managed = zones.groupby("t_ns")["managed"].sum() * PAGE_SIZE
     at_peak = df_caches_at_peak(run)
-    # Of the caches' own pages: percpu areas and large kmallocs are no slabs.
     slabs, waste = float(at_peak["slab_bytes"].sum()), float(at_peak["waste_bytes"].sum())
     index = df_unusable(run)
     order = min(HUGE_ORDER, int(index.columns.max())) if len(index) else 0
     return {
+        "peak_used_bytes": float((managed - free).max()) if len(free) else NOTHING,
         "peak_slab_bytes": slabs,
         "end_slab_bytes": float(held.iloc[-1]) if len(held) else NOTHING,
         "waste_bytes": waste,
@@ -97,6 +103,12 @@ def _memory(run: RunFrames) -> dict[str, float]:
         "frag_pct": 100.0 * float(index[order].iloc[-1]) if len(index) else NOTHING,
         "least_free_bytes": float(free.min()) if len(free) else NOTHING,
     }
+
+
+def slab_curve(run: RunFrames) -> pd.Series:
+    """Bytes in pages of all caches by t_ns."""
+    rows = run.read("caches", ["t_ns", "num_slabs", "pagesperslab"]).to_pandas()
+    return (rows["num_slabs"] * rows["pagesperslab"] * PAGE_SIZE).groupby(rows["t_ns"]).sum()
 
 
 def _service(run: RunFrames) -> dict[str, float]:

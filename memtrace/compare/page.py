@@ -1,0 +1,146 @@
+"""The comparison report: one file, no scripts, no network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import pandas as pd
+
+from .. import __version__
+from ..report import style, tables
+from ..report.frames import RunFrames
+from ..report.page import CSS
+from ..report.tables import esc
+from .figures import CHOICES, PANELS, draw_measure, draw_slab_memory
+from .measures import BY_NAME, slab_curve
+from .verdict import SHOWN, samples
+
+if TYPE_CHECKING:
+    from .study import Study
+
+VERDICTS = {"exact": "exact", "significant": "significant", "none": "no difference shown",
+            "untested": "too few replications"}
+CELLS_SHOWN = 200
+
+
+def write_report(study: Study) -> Path:
+    """Draw the figures, write DIR/figures/*.svg and DIR/report.html; path of the page."""
+    cells = study.measures
+    circumstances, choices = list(dict.fromkeys(cells["circumstance"])), list(dict.fromkeys(cells["choice"]))
+    drawn: list[tuple[str, str, str, str]] = []
+    with matplotlib.rc_context(style.RC):
+        figure = draw_slab_memory(_curves(study), circumstances, choices)
+        drawn.append(("slab_memory", "Slab memory over time", _left_out(circumstances, choices, len(style.OKABE_ITO)),
+                      style.svg_text(figure)))
+        for name in SHOWN:
+            measure = BY_NAME[name]
+            by = samples(cells, name, study.grid.pool_traces)
+            if not by or not any(sample.mean for sample in by.values()):
+                continue
+            better = "less is better" if measure.better < 0 else "more is better"
+            sentence = f"{measure.meaning[:1].upper()}{measure.meaning[1:]}; {better}."
+            drawn.append((name, measure.title, f"{sentence} {_left_out(circumstances, choices, CHOICES)}".strip(),
+                          style.svg_text(draw_measure(measure, by, circumstances, choices))))
+    folder = study.path / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, _, _, svg in drawn:
+        _replace(folder / f"{name}.svg", svg)
+    out = study.path / "report.html"
+    _replace(out, render(study, drawn))
+    return out
+
+
+def _curves(study: Study) -> dict[tuple[str, str], pd.Series]:
+    """Slab memory over time of the first cell of each circumstance and choice."""
+    out: dict[tuple[str, str], pd.Series] = {}
+    for row in study.measures.itertuples(index=False):
+        if (row.circumstance, row.choice) not in out:
+            out[row.circumstance, row.choice] = slab_curve(RunFrames(study.path / "cells" / row.key))
+    return out
+
+
+def _left_out(circumstances: list[str], choices: list[str], lines: int) -> str:
+    left = []
+    if len(circumstances) > PANELS:
+        left.append(f"{len(circumstances) - PANELS} more circumstances")
+    if len(choices) > lines:
+        left.append(f"{len(choices) - lines} more choices")
+    return f"Not drawn: {' and '.join(left)}; the dataset has them." if left else ""
+
+
+def render(study: Study, drawn: list[tuple[str, str, str, str]]) -> str:
+    """The page's HTML; ``drawn`` holds name, title, sentence and SVG document of each figure."""
+    grid = study.grid
+    varied = grid.varied()
+    facts = "".join(
+        f"<dt>{esc(axis)}</dt><dd>{esc(', '.join('as recorded' if v is None else str(v) for v in grid.axes()[axis]))}"
+        "</dd>" for axis in (varied or ["trace"]))
+    said = "".join(f"<li>{esc(sentence)}</li>" for sentence in study.conclusions)
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'; '
+        'img-src data:">',
+        f"<title>memtrace: comparison</title><style>{CSS}</style></head><body><main>",
+        f"<header><h1>memtrace: comparison of {len(study.measures)} replays</h1>"
+        f'<dl class="facts">{facts}</dl></header>',
+        _section("What follows", f"<ul>{said}</ul>"),
+        _section("Winners", winner_table(study)),
+        "".join(_figure(*figure) for figure in drawn),
+        _section("Replays", _cells(study)),
+        _section("Without a result", _refused(study)),
+        f"<footer>{esc(f'memtrace {__version__} · tables: dataset/*.parquet, run folders: cells/')}</footer>"
+        "</main></body></html>\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def winner_table(study: Study) -> str:
+    """The winners with their margins, as an HTML table."""
+    rows = []
+    for w in study.winner_list:
+        margin = f"{w.margin_pct:.1f} %" if w.margin_pct == w.margin_pct else "–"
+        verdict = VERDICTS[w.verdict] + (f" (p = {w.p:.2g})" if w.p is not None else "")
+        clear = w.verdict in ("exact", "significant")
+        rows.append((w.circumstance, w.measure.title, w.best if clear else "–", w.measure.show(w.value), w.second,
+                     w.measure.show(w.second_value), margin, verdict))
+    return tables.table(("circumstance", "measure", "winner", "best value", "second", "its value", "margin", "verdict"),
+                        rows, names=(0, 2, 4), words=(1, 7))
+
+
+def _cells(study: Study) -> str:
+    frame = study.measures
+    shown = [name for name in SHOWN if frame[name].notna().any()]
+    rows = [(int(row["cell"]), str(row["circumstance"]), str(row["choice"]), int(row["seed"]),
+             *(BY_NAME[name].show(row[name]) for name in shown), str(row["key"]))
+            for row in frame.head(CELLS_SHOWN).to_dict("records")]
+    left = len(frame) - len(rows)
+    more = f'<p class="under">{left:,} more in dataset/measures.parquet.</p>' if left else ""
+    return tables.table(("cell", "circumstance", "choice", "seed", *shown, "folder"), rows,
+                        names=(1, 2, 4 + len(shown))) + more
+
+
+def _refused(study: Study) -> str:
+    if not study.refused:
+        return ""
+    return tables.table(("cell", "why"), [(r.cell, r.message) for r in study.refused], names=(0,), words=(1,))
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{esc(title)}</h2>{body}</section>" if body else ""
+
+
+def _figure(name: str, title: str, sentence: str, svg: str) -> str:
+    picture = style.inline_svg(svg, name, esc(title))
+    return (f'<section><h2>{esc(title)}</h2><figure><div class="picture">{picture}</div>'
+            f"<figcaption>{esc(sentence)}</figcaption></figure></section>")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(text.encode("utf-8", "backslashreplace"))
+    os.replace(part, path)

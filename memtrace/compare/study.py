@@ -1,0 +1,293 @@
+"""compare(): a grid of replays, run as far as they are not there yet, and what they say side by side."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .. import __version__, compiled
+from ..errors import ConfigError, MetricsError
+from .cells import Done, Namer, source_digest
+from .dataset import MEASURES_TABLE, write_dataset, write_measures
+from .grid import Cell, Grid, read_study
+from .measures import MEASURES
+from .pool import run_cells
+from .verdict import LEAST_EFFECT_PCT, Winner, labels, roles, sentences, winners
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+STUDY = "study.json"
+CELLS = "cells"
+DATASET = "dataset"
+STUDY_FORMAT = 1
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A cell that has no result, and why."""
+
+    cell: str
+    message: str
+    bug: bool
+
+
+class Study:
+    """
+    A finished study.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    grid
+        What was varied.
+    ran
+        Cells that had to be replayed now; the others were there.
+    refused
+        Cells without a result.
+
+    Examples
+    --------
+    >>> study = compare("trace.parquet", allocator=["slub", "slab"], out="study")  # doctest: +SKIP
+    >>> study.measures  # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path, grid: Grid, cells: pd.DataFrame, refused: Sequence[Refused], ran: int,
+                 least_effect_pct: float) -> None:
+        self.path, self.grid, self.refused, self.ran = path, grid, list(refused), ran
+        self.measures = cells
+        """One row a cell: cell, key, its axes, circumstance, choice, seed, random, and every measure."""
+        self.least_effect_pct = least_effect_pct
+        self.winner_list: list[Winner] = winners(cells, grid, least_effect_pct)
+
+    @property
+    def winners(self) -> pd.DataFrame:
+        """The table of winners: circumstance, measure, best, second, their values, margin_pct, p, verdict."""
+        columns = ["circumstance", "measure", "best", "second", "value", "second_value", "margin_pct", "p", "verdict"]
+        return pd.DataFrame([[w.circumstance, w.measure.name, w.best, w.second, w.value, w.second_value, w.margin_pct,
+                              w.p, w.verdict] for w in self.winner_list], columns=columns)
+
+    @property
+    def conclusions(self) -> list[str]:
+        """What follows, in plain sentences."""
+        return sentences(self.winner_list, self.measures, self.grid, self.least_effect_pct)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One table of docs/metrics.md over all cells, the cell's number and axes in front."""
+        place = self.path / DATASET / f"{name}.parquet"
+        if not place.is_file():
+            known = ", ".join(sorted(file.stem for file in place.parent.glob("*.parquet")))
+            raise MetricsError(f"{place}: no such table; expected one of {known}.")
+        return pd.read_parquet(place)
+
+    def run(self, cell: int) -> Run:
+        """The run folder of one cell, by its number in ``measures``."""
+        from ..run import Run
+
+        keys = self.measures.loc[self.measures["cell"] == cell, "key"]
+        if keys.empty:
+            raise MetricsError(f"{self.path}: no cell {cell} with a result; `measures` lists them.")
+        return Run(self.path / CELLS / str(keys.iloc[0]))
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: the sentences and the table of winners."""
+        from .page import winner_table
+
+        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.conclusions)
+        return f"{said}{winner_table(self)}"
+
+
+def compare(
+    traces: str | Path | Sequence[str | Path],
+    *,
+    allocator: str | Sequence[str] = "slub",
+    kernel: str | Sequence[str] = "6.1",
+    machine: str | Sequence[str] | None = None,
+    cpus: int | Sequence[int] | None = None,
+    memory: str | Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    start: str | Path | None = None,
+    timing: str = "recorded",
+    speed: float = 1.0,
+    window: str | None = None,
+    gfp_bits: str = "6.1",
+    sample: str | None = None,
+    replications: int = 5,
+    pool_traces: bool = False,
+    jobs: int = 1,
+    out: str | Path | None = None,
+    force: bool = False,
+    report: bool = True,
+    progress: Progress | None = None,
+) -> Study:
+    """
+    Replay traces under every combination of what is given as a list, and compare.
+
+    Parameters
+    ----------
+    traces
+        One trace or several; or a study file (``.toml``), which then says all but ``jobs``, ``out`` and ``force``.
+    settings
+        By ``component.name`` one value or a list, as ``--set``.
+    replications
+        Seeds of cells that leave something to chance (``slub.freelist_random``); other cells run once.
+    pool_traces
+        The traces are recordings of one workload.
+    jobs
+        Processes; a script that asks for several needs ``if __name__ == "__main__":`` around what it does.
+    out
+        The study's folder; a temporary one when not given. Cells that are in it already are not run again.
+    force
+        Put this study in the place of another one there; its cells stay where they fit.
+
+    Raises
+    ------
+    ConfigError, TraceError
+        The input is wrong; or no cell at all can be replayed.
+    MetricsError
+        A worker process died; what is finished is kept.
+    """
+    paths = [traces] if isinstance(traces, str | Path) else list(traces)
+    if len(paths) == 1 and str(paths[0]).endswith(".toml"):
+        grid = read_study(paths[0])
+    else:
+        given = {"start": None if start is None else str(start), "timing": timing, "speed": speed, "window": window,
+                 "gfp_bits": gfp_bits, "sample": sample}
+        usual = {"start": None, "timing": "recorded", "speed": 1.0, "window": None, "gfp_bits": "6.1", "sample": None}
+        grid = Grid(
+            tuple(map(str, paths)), _many(allocator), _many(kernel), _many(machine), _many(cpus), _many(memory),
+            {key: tuple(map(_setting, _many(value))) for key, value in (settings or {}).items()},
+            replications, pool_traces, {key: value for key, value in given.items() if value != usual[key]},
+        )  # fmt: skip
+    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "study"
+    return run_study(grid, folder, jobs=jobs, force=force, report=report, progress=progress)
+
+
+def run_study(grid: Grid, folder: Path, *, jobs: int = 1, force: bool = False, report: bool = True,
+              progress: Progress | None = None, least_effect_pct: float = LEAST_EFFECT_PCT) -> Study:
+    """Run what is missing of a grid's cells, then write dataset, study.json and report; see ``compare``."""
+    if jobs < 1:
+        raise ConfigError(f"-j {jobs}: expected one process at least.")
+    compiled.check()
+    progress = progress or (lambda *_: None)
+    cells = grid.cells()
+    namer = Namer()
+    work = [(cell, namer.key(cell)) for cell in cells]
+    claim(folder, grid, force)
+    once = {key: cell for cell, key in work}
+    finished = 0
+
+    def told(_: Done) -> None:
+        nonlocal finished
+        finished += 1
+        progress("replaying", finished, len(once))
+
+    progress("replaying", 0, len(once))
+    done = run_cells([(cell, key) for key, cell in once.items()], str(folder / CELLS), jobs, told)
+    refused = [Refused(name_cell(grid, cell), done[key].message, done[key].bug)
+               for cell, key in work if not done[key].measures]
+    if len(refused) == len(work):
+        raise ConfigError(f"no cell could be replayed; the first, {refused[0].cell}: {refused[0].message}")
+    frame = measure_frame(grid, work, done)
+    study = Study(folder, grid, frame, refused, sum(d.ran and bool(d.measures) for d in done.values()),
+                  least_effect_pct)
+    progress("writing", 0, 1)
+    write_results(study)
+    if report:
+        from .page import write_report
+
+        write_report(study)
+    return study
+
+
+def claim(folder: Path, grid: Grid, force: bool) -> None:
+    """Make the study's folder; refuse one that holds something else, or another study unless ``force``."""
+    place = folder / STUDY
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: exists and is not a folder; expected a new folder for -o. Give another name.")
+    if folder.is_dir() and any(folder.iterdir()) and not place.is_file():
+        raise ConfigError(f"{folder}: a folder that holds other things than a study; expected a new folder for -o. "
+                          "Give another name.")
+    content = json.loads(json.dumps(grid.as_dict()))
+    if place.is_file():
+        try:
+            held = json.loads(place.read_text(encoding="utf-8"))
+        except ValueError:
+            held = {}
+        if held.get("grid") == content:
+            return
+        if not force:
+            raise ConfigError(f"{folder}: holds another study; expected a new folder for -o. Give another name, or "
+                              "--force to replace it; its cells are used where they fit.")
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(place, {"memtrace_study": STUDY_FORMAT, "grid": content, "complete": False})
+
+
+def name_cell(grid: Grid, cell: Cell) -> str:
+    """A cell in a few words, by what varies."""
+    said = [f"{axis} {cell.value(axis)}" for axis in grid.varied()] or [str(cell.value("trace"))]
+    return ", ".join(said) + (f", seed {cell.seed}" if cell.random else "")
+
+
+def measure_frame(grid: Grid, work: Sequence[tuple[Cell, str]], done: Mapping[str, Done]) -> pd.DataFrame:
+    """One row a cell with a result."""
+    rows = [{"cell": number, "key": key, **dict(cell.axes), "seed": cell.seed, "random": cell.random,
+             **done[key].measures} for number, (cell, key) in enumerate(work) if done[key].measures]
+    axes = list(grid.axes())
+    frame = pd.DataFrame(rows, columns=["cell", "key", *axes, "seed", "random", *(m.name for m in MEASURES)])
+    circumstances, choices = roles(grid)
+    frame.insert(2, "circumstance", labels(frame, circumstances, "the pooled traces" if grid.pool_traces else
+                                           labels(frame.head(1), ["trace"], "")[0]))
+    frame.insert(3, "choice", labels(frame, choices, "the only choice"))
+    return frame
+
+
+def write_results(study: Study) -> None:
+    """Write the dataset, and study.json last: it says that the rest is complete."""
+    axes = list(study.grid.axes())
+    cells = study.measures
+    columns = [{"cell": int(row["cell"]), **{axis: _none(row[axis]) for axis in axes}, "seed": int(row["seed"])}
+               for row in cells.to_dict("records")]
+    write_dataset(study.path / DATASET, study.path / CELLS, columns, [str(key) for key in cells["key"]])
+    write_measures(study.path / DATASET, [{key: _none(value) for key, value in row.items()}
+                                          for row in cells.to_dict("records")])
+    _replace(study.path / STUDY, {
+        "memtrace_study": STUDY_FORMAT, "grid": json.loads(json.dumps(study.grid.as_dict())), "complete": True,
+        "memtrace": __version__, "source": source_digest(), "cells": [str(key) for key in cells["key"]],
+        "refused": [[refused.cell, refused.message] for refused in study.refused],
+        "winners": [{key: _none(value) for key, value in row.items()} for row in study.winners.to_dict("records")],
+        "conclusions": study.conclusions, "measures": f"{DATASET}/{MEASURES_TABLE}.parquet",
+    })
+
+
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _none(value: Any) -> Any:
+    """Missing values as None, whatever pandas made of them."""
+    return None if value is None or value != value else value
+
+
+def _many(value: Any) -> tuple[Any, ...]:
+    """One value or several, as several."""
+    if value is None or isinstance(value, str | Path | int | float):
+        return (value,)
+    return tuple(value)
+
+
+def _setting(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

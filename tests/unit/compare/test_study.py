@@ -1,0 +1,202 @@
+"""A study: cells kept by content, resumed after a kill, the same in parallel; and what it calls a difference."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from memtrace.compare.cells import Namer
+from memtrace.compare.grid import Grid, read_study
+from memtrace.compare.study import compare, run_study
+from memtrace.compare.verdict import roles
+from memtrace.errors import ConfigError
+
+SETTINGS = {"slub.cpu_partial": ("0", "30")}
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a study but the cells' manifests, which hold wall-clock times."""
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "manifest.json"}
+
+
+@pytest.fixture(scope="module")
+def trace(bundled: Path) -> str:
+    return str(bundled / "hello.csv")
+
+
+@pytest.fixture(scope="module")
+def serial(trace: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of three allocators by two settings, run one cell after the other."""
+    folder = tmp_path_factory.mktemp("serial") / "study"
+    assert compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=folder).ran == 6
+    return folder
+
+
+def test_a_finished_study_runs_nothing_again_and_changes_nothing(serial: Path, trace: str) -> None:
+    before = fingerprint(serial)
+    assert compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=serial).ran == 0
+    assert fingerprint(serial) == before
+
+
+def test_killed_and_parallel_is_the_same_as_serial(serial: Path, trace: str, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    command = [sys.executable, "-m", "memtrace", "compare", trace, "--allocator", "slub,slab,slob",
+               "--set", "slub.cpu_partial=0,30", "-o", str(folder), "-j", "2"]
+    # Killed by its own fourth look at the cells, so at a moment that does not depend on the clock.
+    killer = (
+        "import os, signal, sys\nfrom memtrace.compare import study\nfrom pathlib import Path\n"
+        "def progress(doing, done, total):\n    if done == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "study.compare(sys.argv[1], allocator=['slub', 'slab', 'slob'], "
+        "settings={'slub.cpu_partial': ('0', '30')}, out=sys.argv[2], progress=progress)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", killer, trace, str(folder)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((folder / "cells").glob("[!.]*"))) == 3 and not (folder / "dataset").exists()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("6 replays: 3 run now, 3 were there, 0 refused")
+    assert fingerprint(folder) == fingerprint(serial)
+
+
+def test_half_a_cell_is_not_taken_for_one(serial: Path, trace: str, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(serial, folder)
+    victim = sorted((folder / "cells").iterdir())[0]
+    os.remove(victim / "manifest.json")
+    shutil.move(victim, victim.with_name(f".partial-{victim.name}-999999"))
+    assert compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=folder).ran == 1
+    assert fingerprint(folder) == fingerprint(serial)
+
+
+def test_the_dataset_holds_every_row_of_every_cell(serial: Path, trace: str) -> None:
+    study = compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=serial, report=False)
+    for table in ("caches", "latency", "callsites", "failures"):
+        whole = study.table(table)
+        assert list(whole.columns[:2]) == ["cell", "trace"]
+        for cell in study.measures["cell"]:
+            own = study.run(cell).table(table)
+            mine = whole[whole["cell"] == cell].reset_index(drop=True)[list(own.columns)]
+            assert len(mine) == len(own)
+            for column in own.columns.difference(["bucket_ns", "bucket_count"]):
+                assert mine[column].astype(object).equals(own[column].astype(object)) or own[column].isna().any()
+    assert set(study.table("caches")["slub.cpu_partial"]) == {"0", "30"}
+
+
+def test_a_cells_name_follows_content_and_nothing_else(trace: str, tmp_path: Path) -> None:
+    copy = tmp_path / "hello.csv"
+    shutil.copy(trace, copy)
+    cell, moved = (Grid((str(path),)).cells()[0] for path in (trace, copy))
+    name = Namer().key(cell)
+    assert Namer().key(moved) == name
+    copy.write_text(copy.read_text() + "\n")
+    assert Namer().key(moved) != name
+    others = [Grid((trace,), memory=("1G",)), Grid((trace,), allocator=("slab",)), Grid((trace,), cpus=(3,)),
+              Grid((trace,), common={"timing": "closed"}), Grid((trace,), settings={"slub.cpu_partial": ("0",)})]
+    assert len({name, *(Namer().key(grid.cells()[0]) for grid in others)}) == 6
+
+
+def test_chance_is_replicated_and_what_has_none_is_not(trace: str, tmp_path: Path) -> None:
+    study = compare(trace, settings={"slub.freelist_random": (True, False)}, replications=3, out=tmp_path / "study",
+                    report=False)
+    assert study.measures["random"].tolist() == [True, True, True, False]
+    assert study.measures["seed"].tolist() == [0, 1, 2, 0]
+    assert set(study.winners["verdict"]) <= {"none", "significant", "untested"}
+    assert "3 seeds" in study.conclusions[-1]
+
+
+def test_equal_choices_have_no_winner(trace: str, tmp_path: Path) -> None:
+    # SLOB does not read SLUB's settings, so both cells are the same replay.
+    study = compare(trace, allocator="slob", settings=SETTINGS, out=tmp_path / "study", report=False)
+    assert set(study.winners["verdict"]) == {"none"}
+    assert "is best" not in " ".join(study.conclusions)
+
+
+def test_a_combination_that_no_kernel_had_is_left_out_and_named(trace: str, tmp_path: Path) -> None:
+    study = compare(trace, allocator=["slub", "slob"], kernel=["6.1", "6.18"], out=tmp_path / "study")
+    assert len(study.measures) == 3
+    assert [refused.cell for refused in study.refused] == ["allocator slob, kernel 6.18"]
+    assert "has only slub" in (tmp_path / "study/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"kernel": "9.9"}, "9.9"),
+        ({"settings": {"slub.cpu_parial": (0,)}}, "did you mean slub.cpu_partial"),
+        ({"cpus": [1, 1]}, "--cpus 1, 1: expected each value once"),
+        ({"memory": "many"}, "many"),
+        ({"allocator": "slurb"}, "no cell could be replayed"),
+        ({"jobs": 0}, "-j 0"),
+    ],
+)
+def test_wrong_grids_are_said_before_anything_is_kept(
+    wrong: dict[str, object], words: str, trace: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        compare(trace, out=tmp_path / "study", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(trace: str, serial: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(ConfigError, match="other things than a study"):
+        compare(trace, out=tmp_path, force=True)
+    with pytest.raises(ConfigError, match="holds another study"):
+        compare(trace, out=serial)
+
+
+def test_a_study_file_says_the_same_as_options(serial: Path, trace: str, tmp_path: Path) -> None:
+    place = tmp_path / "study.toml"
+    shutil.copy(trace, tmp_path / "hello.csv")
+    place.write_text('traces = "hello.csv"\nallocator = ["slub", "slab", "slob"]\n'
+                     '[set]\n"slub.cpu_partial" = [0, 30]\n')
+    grid = read_study(place)
+    assert [Namer().key(cell) for cell in grid.cells()] == [
+        Namer().key(cell) for cell in Grid((trace,), ("slub", "slab", "slob"), settings=SETTINGS).cells()]
+    place.write_text("traces = 'hello.csv'\nalocator = 'slub'\n")
+    with pytest.raises(ConfigError, match='unknown key "alocator"'):
+        read_study(place)
+
+
+def test_traces_and_machines_are_circumstances_unless_nothing_else_is_varied(trace: str) -> None:
+    assert roles(Grid((trace, "b"), ("slub", "slab"), cpus=(1, 2))) == (["trace", "cpus"], ["allocator"])
+    assert roles(Grid((trace, "b"), cpus=(1, 2))) == (["trace"], ["cpus"])
+    assert roles(Grid((trace, "b"), ("slub", "slab"), pool_traces=True)) == ([], ["allocator"])
+
+
+def test_pooled_traces_are_each_others_replications(bundled: Path, trace: str, tmp_path: Path) -> None:
+    second = tmp_path / "again.csv"
+    second.write_text((bundled / "hello.csv").read_text().replace("kmalloc,", "kmalloc,", 1))
+    study = run_study(Grid((trace, str(second)), ("slub", "slob"), pool_traces=True), tmp_path / "study", report=False)
+    assert set(study.measures["circumstance"]) == {"the pooled traces"}
+    assert "recordings of one workload" in study.conclusions[-1]
+    assert not (study.winners["verdict"] == "exact").any()
+
+
+def test_the_page_is_whole_and_shows_hostile_names_as_text(tmp_path: Path, trace: str) -> None:
+    place = tmp_path / "<script>alert(1)<!--.csv"
+    shutil.copy(trace, place)
+    study = compare([trace, str(place)], allocator=["slub", "slob"], out=tmp_path / "study")
+    page = (study.path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert page.count("<figure>") == len(list((study.path / "figures").glob("*.svg"))) > 5
+    assert "<script" not in study._repr_html_()
+
+
+def test_measures_are_those_of_the_tables(serial: Path, trace: str) -> None:
+    study = compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=serial, report=False)
+    for row in study.measures.to_dict("records"):
+        zones = study.run(row["cell"]).table("zones")
+        used = (zones["managed"] - zones["free_pages"] - zones["pcp_pages"]).groupby(zones["t_ns"]).sum() * 4096
+        assert row["peak_used_bytes"] == used.max()
+    written = pd.read_parquet(serial / "dataset/measures.parquet")
+    assert written["peak_used_bytes"].tolist() == study.measures["peak_used_bytes"].tolist()
