@@ -294,7 +294,7 @@ class _Job:
                 sample_ns=sample_ns, end_ns=census.end_ns, engine=self.engine, check_every=config.check_every,
                 check=model.validate if self.check else None,
                 progress=lambda row: self.progress("replaying", row + 1, reader.rows or 0),
-                daemons=[Hotplug(dispatcher, config.hotplug), *make_daemons(model, config)],
+                daemons=[Hotplug(dispatcher, config.hotplug), *make_daemons(model, config, self._followed(census))],
                 speed=config.speed if config.timing == "closed" else None,
             )
             self.phase("write")
@@ -305,6 +305,10 @@ class _Job:
                              "or by the next online one where the node had none."]
         self._write_manifest(new_run, reader, start, census, notes + fold.notes, config, played, dispatcher,
                              requests.counts, costs, writers.rows)
+
+    def _followed(self, census: Census) -> set[int]:
+        """Nodes whose kswapd ran in the trace: its runs are requests, unless timing is closed."""
+        return {node for _, node, _ in census.kswapd} if self.timing == "recorded" else set()
 
     def _write_manifest(
         self, new_run: Any, reader: Any, start: Start, census: Census, notes: list[str], config: ReplayConfig,

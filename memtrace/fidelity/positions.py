@@ -18,10 +18,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from memtrace.trace.kswapd_runs import KswapdEdge, KswapdRuns
 from memtrace.trace.schema import (
     EV_EXTFRAG,
     EV_GT_PAGE,
@@ -32,6 +34,7 @@ from memtrace.trace.schema import (
     EV_PCPU_DRAIN,
     EV_ZONE_LOCKED,
     EventChunk,
+    Vocab,
 )
 from memtrace.trace.source import TraceReader
 
@@ -173,7 +176,7 @@ class _Rows:
     order: list[int]
     mt: list[int]
     text: dict[int, str]
-    kswapd: list[tuple[int, int, bool]]
+    kswapd: list[KswapdEdge]
 
 
 def read_positions(
@@ -205,15 +208,15 @@ def _page_rows(reader: TraceReader, progress: Callable[[int], None] | None) -> _
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("row", "cpu", "seq", "event", "pfn", "order", "mt")}
     text: dict[int, str] = {}
     counted: dict[int, int] = {}
-    reclaim = _KswapdRuns(reader)
+    runs, reclaim = KswapdRuns(reader.vocab.event), _ReclaimRows(reader.vocab.event)
     for chunk, texts in reader.chunks_with_text():
         seq = np.zeros(len(chunk), np.int64)
         for cpu in np.unique(chunk.cpu).tolist():
             on = np.flatnonzero(chunk.cpu == cpu)
             seq[on] = np.arange(len(on)) + counted.get(cpu, 0)
             counted[cpu] = counted.get(cpu, 0) + len(on)
-        reclaim.feed(chunk, texts)
-        keep = np.flatnonzero(np.isin(chunk.event, _PAGE_EVENTS) | reclaim.is_reclaim(chunk))
+        runs.feed(chunk, partial(_text, texts))
+        keep = np.flatnonzero(np.isin(chunk.event, _PAGE_EVENTS) | reclaim.among(chunk))
         for name, values in (("row", keep + chunk.row0), ("cpu", chunk.cpu[keep]), ("seq", seq[keep]),
                              ("event", chunk.event[keep]), ("pfn", chunk.pfn[keep]), ("order", chunk.order[keep]),
                              ("mt", chunk.migratetype[keep])):  # fmt: skip
@@ -223,61 +226,28 @@ def _page_rows(reader: TraceReader, progress: Callable[[int], None] | None) -> _
         if progress is not None:
             progress(chunk.row0 + len(chunk))
     lists = {name: np.concatenate(parts).tolist() for name, parts in columns.items()}
-    return _Rows(**lists, text=text, kswapd=reclaim.finish())
+    return _Rows(**lists, text=text, kswapd=runs.finish())
 
 
-class _KswapdRuns:
-    """
-    When kswapd ran: from its wake-up to its last row before it sleeps or wakes again.
+def _text(texts: Any, i: int) -> str:
+    return texts[i].as_py() or ""
 
-    The end of a run has no event of its own; kswapd does nothing after it until it is woken.
-    """
 
-    def __init__(self, reader: TraceReader) -> None:
-        self._names = reader.vocab.event
-        self._node_of: dict[int, int] = {}
-        self._last: dict[int, int] = {}
-        self._running: set[int] = set()
-        self._found: list[tuple[int, int, bool]] = []
-        self._reclaim: dict[int, bool] = {}
+class _ReclaimRows:
+    """Rows of reclaim and compaction: a drain behind one of them does not belong to the free before it."""
 
-    def is_reclaim(self, chunk: EventChunk) -> np.ndarray:
-        """Rows of reclaim and compaction: a drain behind one of them does not belong to the free before it."""
+    def __init__(self, names: Vocab) -> None:
+        self._names = names
+        self._known: dict[int, bool] = {}
+
+    def among(self, chunk: EventChunk) -> np.ndarray:
+        """Mask of a chunk's rows."""
         codes: np.ndarray = chunk.event_name
         for code in np.unique(codes).tolist():
-            if code not in self._reclaim:
+            if code not in self._known:
                 name = self._names.names[code] if code >= 0 else ""
-                self._reclaim[code] = name.startswith(("mm_vmscan", "mm_compaction"))
-        return np.isin(codes, [code for code, yes in self._reclaim.items() if yes])
-
-    def feed(self, chunk: EventChunk, texts: Any) -> None:
-        """Look at a chunk's rows of kswapd tasks."""
-        wake, sleep = (self._names.codes.get(f"mm_vmscan_kswapd_{what}", -2) for what in ("wake", "sleep"))
-        name, task = chunk.event_name, chunk.task
-        own = np.flatnonzero((name == wake) | (name == sleep))
-        tasks = set(self._node_of) | set(task[own].tolist())
-        for i in np.flatnonzero(np.isin(task, list(tasks))).tolist():
-            who, row = int(task[i]), chunk.row0 + i
-            if name[i] == wake:
-                self._end(who)
-                text = texts[i].as_py() or ""
-                self._node_of[who] = int(dict(_NUMBER.findall(text)).get("nid", "0"), 0)
-                self._running.add(who)
-                self._found.append((row, self._node_of[who], True))
-            elif name[i] == sleep:
-                self._end(who)
-            self._last[who] = row
-
-    def _end(self, who: int) -> None:
-        if who in self._running:
-            self._running.discard(who)
-            self._found.append((self._last[who] + 1, self._node_of[who], False))
-
-    def finish(self) -> list[tuple[int, int, bool]]:
-        """(row, node, begins) of every run."""
-        for who in list(self._running):
-            self._end(who)
-        return self._found
+                self._known[code] = name.startswith(("mm_vmscan", "mm_compaction"))
+        return np.isin(codes, [code for code, yes in self._known.items() if yes])
 
 
 def _owners(rows: _Rows, begin: int) -> list[tuple[int, int, int]]:

@@ -129,3 +129,5 @@ WAKE_KSWAPD = 20
 """kswapd of a node (the argument) has work."""
 WAKE_KCOMPACTD = 21
 """kcompactd of a node (the argument) has work."""
+WAKE_KSWAPD_RUN = 22
+"""The recorded kswapd of a node (argument >> 1) begins a run (argument & 1) or ends it."""

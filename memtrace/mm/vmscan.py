@@ -18,6 +18,7 @@ from memtrace.mm.constants import (
     SWAP_CLUSTER_MAX,
     WAKE_KCOMPACTD,
     WAKE_KSWAPD,
+    WAKE_KSWAPD_RUN,
 )
 from memtrace.mm.gfp import GFP_BIT_DIRECT_RECLAIM, GFP_BIT_THISNODE, GFP_BIT_ZERO, GFP_ZONEMASK
 from memtrace.mm.itinerary import Itinerary
@@ -305,6 +306,25 @@ class Reclaim(Watermarks):
             zone = node.zones[0]
             self.wakeup_kcompactd(node, zone.pageblock_order, highest)
         self.events.append(("kswapd_done", {"node": nid, "returned": node.run_returned, "failed": failed}))
+
+    def kswapd_follow(self, nid: int, begins: bool) -> None:
+        """
+        Let the recorded kswapd of a node begin or end a run; what it freed is in the trace.
+
+        Departs: for which zones it runs a trace does not tell; for all that the node has
+        """
+        node: Node = self.nodes[nid]
+        if len(node.zones) == 0:
+            return
+        if begins:
+            node.kswapd_highest_zoneidx = max([cython.cast(Zone, zone).zone_idx for zone in node.zones])
+            node.kswapd_awake = True
+            self.kswapd_begin(nid)
+        else:
+            node.run_returned = self.count_returned(node)
+            node.kswapd_failures = 0
+            self.kswapd_end(nid, False)
+        self.it.wake(WAKE_KSWAPD_RUN, 2 * nid + (1 if begins else 0))
 
     def kswapd_sleep(self, nid: int) -> None:
         """Note that kswapd sleeps for good; it can be woken all the time."""

@@ -25,6 +25,8 @@ from memtrace.trace.requests import (
     RQ_CPU_OFFLINE,
     RQ_CPU_ONLINE,
     RQ_KMALLOC,
+    RQ_KSWAPD_BEGIN,
+    RQ_KSWAPD_END,
     RQ_MARKER,
     RQ_PAGE_ALLOC,
     RQ_PAGE_FREE,
@@ -38,7 +40,7 @@ NOBODY = -1
 
 def gather(chunks: Iterable[Requests]) -> Requests:
     """
-    All requests of a trace as one chunk, CPU hotplug left out.
+    All requests of a trace as one chunk, CPU hotplug and the recorded kswapd's runs left out.
 
     The columns are copied: playing closed changes times and handles.
     """
@@ -47,7 +49,7 @@ def gather(chunks: Iterable[Requests]) -> Requests:
         name: np.concatenate([np.zeros(0, kind), *(getattr(part, name) for part in parts)]).astype(kind)
         for name, kind in REQUEST_COLUMNS
     }
-    kept = (columns["op"] != RQ_CPU_OFFLINE) & (columns["op"] != RQ_CPU_ONLINE)
+    kept = ~np.isin(columns["op"], (RQ_CPU_OFFLINE, RQ_CPU_ONLINE, RQ_KSWAPD_BEGIN, RQ_KSWAPD_END))
     return Requests(**{name: column[kept] for name, column in columns.items()})
 
 

@@ -8,7 +8,7 @@ that instant are taken; so both engines give it the same state. Its work costs t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any, Protocol
 
 import simpy
@@ -196,13 +196,13 @@ class PercpuBalance(Daemon):
             self.machine.it.reset()
 
 
-def make_daemons(machine: Machine, config: ReplayConfig) -> list[Daemon]:
-    """The daemons that this machine's kernel runs."""
+def make_daemons(machine: Machine, config: ReplayConfig, kswapd: Collection[int] = ()) -> list[Daemon]:
+    """The daemons that this machine's kernel runs; ``kswapd``: nodes whose kswapd's runs are requests."""
     from .reclaim_daemons import reclaim_daemons
     from .slab_reaper import SlabReaper
     from .vmstat_worker import VmstatWorker
 
-    daemons = [PercpuBalance(machine), *reclaim_daemons(machine)]
+    daemons = [PercpuBalance(machine), *reclaim_daemons(machine, kswapd)]
     if config.allocator == "slab" and config.kernel.slab.reap:
         daemons += [SlabReaper(machine, cpu, config.kernel.slab.hz) for cpu in range(machine.nr_cpus)]
     if config.allocator == "slob":

@@ -42,6 +42,8 @@ from memtrace.trace.requests import (
     RQ_KFREE,
     RQ_KFREE_NULL,
     RQ_KMALLOC,
+    RQ_KSWAPD_BEGIN,
+    RQ_KSWAPD_END,
     RQ_PAGE_ALLOC,
     RQ_PAGE_FREE,
     RQ_PERCPU_ALLOC,
@@ -209,6 +211,8 @@ class Dispatcher(Holdings):
             self.cache_create(i)
         elif op in (RQ_CACHE_DESTROY, RQ_CACHE_SHRINK):
             self.cache_give_back(i, op)
+        elif op in (RQ_KSWAPD_BEGIN, RQ_KSWAPD_END) and self.node[i] >= 0:
+            self.pages.kswapd_follow(self.node[i], op == RQ_KSWAPD_BEGIN)
         if self.pages.journalled:
             self.follow_pages()
         if self.pages.events:

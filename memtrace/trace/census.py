@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from .causes import (
 )
 from .census_core import CensusScan
 from .columns import Columns
+from .kswapd_runs import KswapdRuns
 from .naming import (
     MIXED_PAGES_SHARE,
     AllocClass,
@@ -38,7 +40,7 @@ from .naming import (
 from .ownership import DirectMap, find_direct_map
 from .reading import TraceReader, chunks_from
 from .requests import Census, PairingPlan, TraceCache
-from .schema import TraceVocab
+from .schema import EventChunk, TraceVocab
 from .untraced import missing_allocs, silent_ends
 
 LARGE_KMALLOC_ORDER = 2
@@ -73,6 +75,7 @@ def take_census(
     columns = Columns()
     scan = CensusScan(columns, direct_map.base)
     census = Census(first_row=start_row, direct_map_base=direct_map.base, base_support=direct_map.support)
+    kswapd = KswapdRuns(reader.vocab.event)
     events = np.zeros(0, np.int64)
     first_ts = last_ts = 0
     for chunk in chunks_from(reader, start_row):
@@ -82,6 +85,7 @@ def take_census(
         columns.bind(chunk, reader.vocab)
         scan.untraced.reserve(len(reader.vocab.name), len(reader.vocab.call_site))
         scan.scan()
+        kswapd.feed(chunk, partial(_text_of, chunk, reader.vocab))
         seen = np.bincount(chunk.event_name + 1, minlength=len(events))
         seen[: len(events)] += events
         events = seen
@@ -92,6 +96,7 @@ def take_census(
         if progress is not None:
             progress(census.rows)
     scan.finish()
+    census.kswapd = kswapd.finish()
     census.span_ns = last_ts - first_ts
     census.end_ns = last_ts
     census.events = {
@@ -110,6 +115,10 @@ def take_census(
         census.counts["lost_events"] = census.lost
     census.notes = _notes(census, direct_map)
     return census
+
+
+def _text_of(chunk: EventChunk, vocab: TraceVocab, i: int) -> str:
+    return vocab.text.names[chunk.text[i]] if chunk.text[i] >= 0 else ""
 
 
 def _classes(scan: CensusScan) -> list[AllocClass]:

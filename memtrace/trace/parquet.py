@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from memtrace.errors import TraceError
 
+from .kswapd_runs import KSWAPD_WAKE
 from .schema import (
     CHUNK_COLUMNS,
     EV_CACHE_CREATE,
@@ -311,8 +312,12 @@ class ParquetTrace:
 
     def _text_codes(self, column: pa.Array, event: np.ndarray, event_name: np.ndarray) -> np.ndarray:
         codes = np.full(len(column), -1, np.int32)
-        lost = self.vocab.event.codes.get(LOST_EVENTS, -2)
-        rows = np.flatnonzero(TEXT_EVENTS[event] | (event_name == lost))
+        wanted = TEXT_EVENTS[event]
+        for name in (LOST_EVENTS, KSWAPD_WAKE):
+            code = self.vocab.event.codes.get(name, -1)
+            if code >= 0:
+                wanted = wanted | (event_name == code)
+        rows = np.flatnonzero(wanted)
         if len(rows):
             encoded = pc.dictionary_encode(column.take(_int64(rows)))
             lut = np.array([*(self.vocab.text.code(text) for text in encoded.dictionary.to_pylist()), -1], np.int32)

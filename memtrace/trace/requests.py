@@ -30,7 +30,9 @@ RQ_PERCPU_ALLOC = 14  # size = bytes for each CPU, offset = alignment, addr = re
 RQ_PERCPU_FREE = 15
 RQ_CPU_OFFLINE = 16  # size = the CPU
 RQ_CPU_ONLINE = 17
-NR_REQUESTS = 18
+RQ_KSWAPD_BEGIN = 18  # the recorded kswapd of node begins a run
+RQ_KSWAPD_END = 19
+NR_REQUESTS = 20
 
 FLAG_LAST = 1  # last object of its bulk array on this CPU; of RQ_PAGE_FREE: the handle ends with it
 FLAG_MISSED = 2  # not in the trace: a free that must have happened (its pointer was handed out again)
@@ -149,6 +151,8 @@ class Census:
     lost: int = 0
     notes: list[str] = field(default_factory=list)
     """Sentences for the report: what this trace cannot tell."""
+    kswapd: list[tuple[int, int, bool]] = field(default_factory=list)
+    """(row, node, begins) of the recorded kswapds' runs, see kswapd_runs."""
     plan: PairingPlan | None = None
     """What the second reading needs of the first; of no interest to others."""
 

@@ -12,7 +12,15 @@ from memtrace.schedule.clock import play
 from memtrace.schedule.costs import CostTable
 from memtrace.schedule.dispatch import Dispatcher
 from memtrace.schedule.reclaim_daemons import reclaim_daemons
-from memtrace.trace.requests import FLAG_LAST, RQ_KMALLOC, RQ_PAGE_ALLOC, RQ_PAGE_FREE, Requests
+from memtrace.trace.requests import (
+    FLAG_LAST,
+    RQ_KMALLOC,
+    RQ_KSWAPD_BEGIN,
+    RQ_KSWAPD_END,
+    RQ_PAGE_ALLOC,
+    RQ_PAGE_FREE,
+    Requests,
+)
 
 from .machines import CPUS, rows, small_machine
 
@@ -25,7 +33,9 @@ class Unwatched:
     def marker(self, t_ns: int, row: int, text: int) -> None: ...
 
 
-def played(requests: Requests, engine: str = "fused", pages: int = 2048) -> Dispatcher:
+def played(
+    requests: Requests, engine: str = "fused", pages: int = 2048, recorded: tuple[int, ...] = ()
+) -> Dispatcher:
     """A dispatcher that has played these on a machine of two nodes, which keep nothing on per-CPU lists."""
     machine, cache_map = small_machine(pages)
     for zone in machine.pages.zones:
@@ -33,7 +43,7 @@ def played(requests: Requests, engine: str = "fused", pages: int = 2048) -> Disp
             pcp.high, pcp.batch = 0, 1
     dispatcher = Dispatcher(machine, cache_map)
     play(dispatcher, [requests], CostTable.load(), Unwatched(), cpus=CPUS, nr_locks=machine.nr_locks(),
-         sample_ns=1000 * MS, end_ns=int(requests.ts_ns[-1]), engine=engine, daemons=reclaim_daemons(machine))
+         sample_ns=1000 * MS, end_ns=int(requests.ts_ns[-1]), engine=engine, daemons=reclaim_daemons(machine, recorded))
     machine.validate()
     return dispatcher
 
@@ -93,15 +103,21 @@ def test_nothing_to_take_back_is_the_end() -> None:
     assert sum(node.kswapd_failures for node in dispatcher.machine.pages.nodes) >= 1
 
 
-def pressure(seed: int) -> Requests:
-    """Blocks of all kinds on a machine that has room for half of them."""
+def pressure(seed: int, kswapd: bool = False) -> Requests:
+    """Blocks of all kinds on a machine that has room for half of them; ``kswapd``: with runs of recorded ones."""
     rng = random.Random(seed)
     given: list[dict[str, Any]] = []
     live: list[tuple[int, int]] = []
+    on = [False, False]
     t_ns = 0
     for i in range(4000):
         t_ns += rng.choice([0, 10, 1000, MS])
         at = {"ts_ns": t_ns, "cpu": rng.randrange(CPUS)}
+        if kswapd and rng.random() < 0.05:
+            node = rng.randrange(2)
+            on[node] = not on[node]
+            given.append({**at, "op": RQ_KSWAPD_BEGIN if on[node] else RQ_KSWAPD_END, "node": node})
+            continue
         if live and rng.random() < 0.25:
             handle, order = live.pop(rng.randrange(len(live)))
             given.append({**at, "op": RQ_PAGE_FREE, "handle": handle, "size": order, "flags": FLAG_LAST})
@@ -113,11 +129,41 @@ def pressure(seed: int) -> Requests:
     return rows(*given)
 
 
+@pytest.mark.parametrize("recorded", [(), (0, 1)])
 @pytest.mark.parametrize("seed", range(4))
-def test_both_engines_are_equally_short_of_memory(seed: int) -> None:
-    fused, reference = (played(pressure(seed), engine) for engine in ("fused", "reference"))
+def test_both_engines_are_equally_short_of_memory(seed: int, recorded: tuple[int, ...]) -> None:
+    fused, reference = (played(pressure(seed, bool(recorded)), engine, recorded=recorded)
+                        for engine in ("fused", "reference"))
     assert fused.counts() == reference.counts()
     assert fused.events == reference.events
     assert fused.take_failures() == reference.take_failures()
     assert fused.counts()["model_reclaimed"] > 100
-    assert {"kswapd_wake", "kswapd_done", "direct_reclaim", "compaction"} <= {event[3] for event in fused.events}
+    kinds = {event[3] for event in fused.events}
+    assert {"kswapd_wake", "kswapd_done", "direct_reclaim"} <= kinds
+    assert recorded or "compaction" in kinds
+
+
+def test_a_wake_up_is_left_to_the_recorded_kswapd() -> None:
+    """It runs as recorded, 50 ms later, and not before; without a recorded run the model's own begins after 100 ms."""
+    last = {"op": RQ_KMALLOC, "handle": 0, "size": 8, "ts_ns": 900 * MS}
+    given = cache_pages(2100, 10_000)
+    woken = events(played(rows(*given), recorded=(0, 1)), "kswapd_wake")[0][0]
+    given = [request for request in given if request["ts_ns"] <= woken]
+    alone = played(rows(*given, last), recorded=(0, 1))
+    assert events(alone, "kswapd_done")[0][0] >= woken + 100 * MS
+    run = [{"op": kind, "node": node, "ts_ns": woken + after * MS}
+           for kind, after in ((RQ_KSWAPD_BEGIN, 50), (RQ_KSWAPD_END, 60)) for node in (0, 1)]
+    followed = played(rows(*given, *run, last), recorded=(0, 1))
+    assert events(followed, "kswapd_done") == [(woken + 60 * MS, "kswapd_done")] * 2
+    assert followed.counts()["model_reclaimed"] == 0
+
+
+def test_a_recorded_run_keeps_lists_short_and_ends_boosts() -> None:
+    machine, _ = small_machine(2048)
+    first, other = machine.pages.zones
+    first.boost = other.boost = 500
+    machine.pages.kswapd_follow(0, True)
+    assert (first.reclaim_active, other.reclaim_active) == (True, False)
+    first.boost += 20  # of after its beginning: stays
+    machine.pages.kswapd_follow(0, False)
+    assert (first.reclaim_active, first.boost, other.boost) == (False, 20, 500)
