@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         GFP_USER,
     )
     from .run import Run, replay
+    from .synthetic.write import synth
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ __all__ = [
     "__version__",
     "compare",
     "replay",
+    "synth",
 ]
 
 _HOME = {
@@ -74,6 +76,7 @@ _HOME = {
     "Study": "compare.study",
     "compare": "compare.study",
     "replay": "run",
+    "synth": "synthetic.write",
 }
 
 if os.environ.get("MEMTRACE_INTERPRETED") == "1":

@@ -45,10 +45,8 @@ def command(
     chosen = load_workload(workload)
     planned = plan(chosen, events, cpus, seed, _settings(settings))
     path = Path(out if out is not None else f"{chosen.name}.parquet")
-    if path.exists() and not force:
-        raise click.ClickException(f"{path}: exists already; expected a new name. Give another with -o, or --force.")
     with Progress("writing") as progress:
-        written = write_trace(planned, path, progress)
+        written = write_trace(planned, path, force, progress)
     click.echo(f"{path}: {written.rows:,} rows of {chosen.name}, {planned.rounds:,} rounds, "
                f"{format_time(written.span_ns)} on {planned.cpus} CPU{'s' if planned.cpus > 1 else ''}")  # fmt: skip
 
@@ -67,9 +65,9 @@ def _describe(name: str | None, cpus: int | None) -> None:
         click.echo(line)
 
 
-def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
+def _settings(pairs: tuple[str, ...]) -> dict[str, str | int]:
     """``name=value`` pairs; of a name given twice the last counts."""
-    settings = {}
+    settings: dict[str, str | int] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip() or not value.strip():

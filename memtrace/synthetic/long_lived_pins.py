@@ -50,7 +50,7 @@ WORKLOAD = Workload(
         Parameter("size", "192", "size", "of an object", most=65_536),
         Parameter("pages", "256", "count", "pages of a burst", 0),
         Parameter("every", "16", "count", "one in so many is pinned"),
-        Parameter("life", "2ms", "time", "of what is not pinned, on average"),
+        Parameter("life", "20ms", "time", "of what is not pinned, on average"),
         Parameter("pinned", "1000", "count", "rounds for which a pin stays"),
         Parameter("gap", "1us", "time", "between two requests"),
     ),

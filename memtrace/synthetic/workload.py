@@ -45,9 +45,9 @@ class Parameter:
     least: int = 1
     most: int = 1_000_000
 
-    def parse(self, text: str) -> int:
+    def parse(self, text: str | int) -> int:
         """
-        The value as an integer in the kind's unit.
+        The value as an integer in the kind's unit, from text or from such an integer.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class Parameter:
             value, most = parse_size(text, where), self.most
         else:
             try:
-                value = int(text.replace("_", ""))
+                value = int(text)
             except ValueError:
                 raise ConfigError(f'{where}={text}: not a whole number; expected one, like {self.default}.') from None
             most = 100 if self.kind == "percent" else self.most
@@ -106,7 +106,7 @@ class Workload:
     play: Callable[[Tape, Rounds], None]
     cpus: int = 4
 
-    def values(self, settings: Mapping[str, str]) -> dict[str, int]:
+    def values(self, settings: Mapping[str, str | int]) -> dict[str, int]:
         """
         All parameters by name, the defaults changed by ``settings``.
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from memtrace.errors import ConfigError
+from memtrace.errors import ConfigError, TraceError
 from memtrace.trace.convert import check_target
 from memtrace.trace.csv import CsvTraceWriter
 from memtrace.trace.parquet import ParquetTraceWriter
 from memtrace.trace.schema import EventChunk, TraceVocab
 
+from .catalogue import load_workload
 from .tape import COLUMNS, LIVES, Tape
 from .workload import MAX_PERIOD_NS, Rounds, Workload
 
@@ -60,7 +61,7 @@ class Written:
 
 def plan(
     workload: Workload, events: int = 100_000, cpus: int | None = None, seed: int = 0,
-    settings: Mapping[str, str] | None = None,
+    settings: Mapping[str, str | int] | None = None,
 ) -> Plan:  # fmt: skip
     """
     Checks all numbers, and counts rounds.
@@ -100,6 +101,46 @@ def plan(
     return Plan(workload, values, n_cpus, seed, rounds, rows, period_ns)
 
 
+def synth(
+    workload: str | Workload, out: str | Path | None = None, *, events: int = 100_000, cpus: int | None = None,
+    seed: int = 0, settings: Mapping[str, str | int] | None = None, force: bool = False,
+) -> Path:  # fmt: skip
+    """
+    Writes a trace of a workload: what ``memtrace synth`` does.
+
+    Parameters
+    ----------
+    workload
+        A name of ``memtrace synth --list``, a Python file with a ``WORKLOAD``, or a `Workload`.
+    out
+        A file ending in .parquet or .csv; ``NAME.parquet`` when not given.
+    events, cpus, seed
+        As in `plan`.
+    settings
+        Parameters by name: text as for ``--set``, or a number in bytes, ns or pieces.
+    force
+        Replace the file if it exists.
+
+    Returns
+    -------
+    The file.
+
+    Raises
+    ------
+    ConfigError, TraceError
+        When something does not exist or makes no sense, or the file cannot be written.
+
+    Examples
+    --------
+    >>> trace = synth("net-rx", cpus=2, settings={"gap": "200ns"})  # doctest: +SKIP
+    """
+    chosen = load_workload(workload) if isinstance(workload, str) else workload
+    what = plan(chosen, events, cpus, seed, settings)
+    path = Path(out) if out is not None else Path(f"{chosen.name}.parquet")
+    write_trace(what, path, force)
+    return path
+
+
 def generate(what: Plan) -> Iterator[tuple[EventChunk, TraceVocab]]:
     """
     The rows of a plan, in order; memory is needed for what is alive and for one block of rounds.
@@ -132,23 +173,30 @@ def generate(what: Plan) -> Iterator[tuple[EventChunk, TraceVocab]]:
         yield chunk, tape.vocab
 
 
-def write_trace(what: Plan, out: str | Path, progress: Callable[[int, int], None] | None = None) -> Written:
+def write_trace(
+    what: Plan, out: str | Path, force: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Written:
     """
     Writes the rows of a plan to a Parquet or CSV file; nothing is left behind when it fails.
 
     Parameters
     ----------
     out
-        A file ending in .parquet or .csv; an existing one is replaced.
+        A file ending in .parquet or .csv.
+    force
+        Replace it if it exists.
     progress
         Called with (rows written, rows expected).
 
     Raises
     ------
     TraceError
-        When ``out`` cannot be written.
+        When ``out`` cannot be written, or exists.
     """
     check_target("-", out)
+    if Path(out).exists() and not force:
+        raise TraceError("exists already; expected a new name. Choose another, or replace it with --force "
+                         "(force=True).", out)  # fmt: skip
     writer: ParquetTraceWriter | CsvTraceWriter | None = None
     rows = start_ns = end_ns = 0
     try:
@@ -176,4 +224,5 @@ def _writer(what: Plan, out: Path, vocab: TraceVocab) -> ParquetTraceWriter | Cs
         return CsvTraceWriter(out, vocab, COLUMNS)
     origin = {"workload": what.workload.name, "cpus": what.cpus, "seed": what.seed, "rounds": what.rounds,
               "parameters": dict(what.values)}  # fmt: skip
-    return ParquetTraceWriter(out, vocab, {"memtrace.synthetic": json.dumps(origin, sort_keys=True)})
+    footer = {"memtrace.synthetic": json.dumps(origin, sort_keys=True)}
+    return ParquetTraceWriter(out, vocab, footer, columns=COLUMNS)

@@ -41,7 +41,7 @@ def test_an_existing_file_stays(tmp_path: Path) -> None:
     out = tmp_path / "a.csv"
     out.write_text("mine")
     refused = synth("ping-pong", "-o", str(out))
-    assert isinstance(refused.exception, SystemExit) and "exists already" in refused.stderr
+    assert isinstance(refused.exception, TraceError) and "exists already" in str(refused.exception)
     assert out.read_text() == "mine"
     assert synth("ping-pong", "-o", str(out), "--force", "--events", "300").exit_code == 0
     assert out.read_text().startswith("ts_ns,cpu,event,")

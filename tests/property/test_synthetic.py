@@ -15,7 +15,7 @@ from memtrace.errors import ConfigError
 from memtrace.run import replay
 from memtrace.synthetic import LIVES, Parameter, Rounds, Tape, Workload
 from memtrace.synthetic.catalogue import NAMES, load_workload
-from memtrace.synthetic.write import Plan, generate, plan, write_trace
+from memtrace.synthetic.write import Plan, generate, plan, synth, write_trace
 from memtrace.trace import schema
 from memtrace.trace.census import take_census
 from memtrace.trace.schema import EventChunk
@@ -101,8 +101,7 @@ def test_every_row_replays_under_every_allocator(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_seeds_give_equal_bytes_in_both_formats(name: str, tmp_path: Path) -> None:
     def one(seed: int, file: str) -> bytes:
-        write_trace(plan(load_workload(name), 2000, seed=seed), tmp_path / file)
-        return (tmp_path / file).read_bytes()
+        return synth(name, tmp_path / file, events=2000, seed=seed, force=True).read_bytes()
 
     for suffix in ("parquet", "csv"):
         assert one(1, f"a.{suffix}") == one(1, f"b.{suffix}")
@@ -164,6 +163,13 @@ def test_memory_holds_what_is_alive_and_not_the_trace() -> None:
     chunks = generate(plan(one_round(play), 8_000_000))
     next(chunks)
     assert len(played) == 1 and played[0] < 100_000
+
+
+def test_numbers_and_text_mean_the_same(tmp_path: Path) -> None:
+    a = synth("net-rx", tmp_path / "a.csv", events=900, settings={"gap": "2us", "budget": "8", "dropped": "50"})
+    same = {"gap": 2000, "budget": 8, "dropped": 50}
+    b = synth(load_workload("net-rx"), tmp_path / "b.csv", events=900, settings=same)
+    assert a.read_bytes() == b.read_bytes()
 
 
 @settings(max_examples=20)
