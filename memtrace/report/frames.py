@@ -78,6 +78,11 @@ class RunFrames:
         return str(self.config.get("allocator", "slub"))
 
     @property
+    def has_fast_path(self) -> bool:
+        """SLOB keeps nothing for a CPU, so there is no hit rate to speak of."""
+        return self.allocator != "slob"
+
+    @property
     def trace_rows(self) -> int:
         """Rows of the trace; 0 when not recorded."""
         return int(self.manifest.get("trace", {}).get("rows", 0))

@@ -43,6 +43,9 @@ def _hits(run: RunFrames) -> Card:
     allocs, fast = int(hits["allocs"].sum()), int(hits["hits"].sum())
     if not allocs:
         return Card("Fast-path hit rate", "–", "no slab allocation was replayed")
+    if not run.has_fast_path:
+        return Card("Fast-path hit rate", "none", f"SLOB keeps nothing for a CPU: each of {allocs:,} allocations "
+                                                  "searched its lists under one lock")
     return Card("Fast-path hit rate", f"{share(fast, allocs):.2f} %", f"of {allocs:,} slab allocations")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -235,3 +236,16 @@ def test_a_browser_shows_it_without_a_complaint(copy_of, tmp_path: Path, shape: 
 def test_every_path_has_its_costs() -> None:
     assert set(assumed.PATH_COSTS) == set(PATHS)
     assert {name for names in assumed.PATH_COSTS.values() for name in names} == set(COSTS)
+
+
+def test_slob_has_no_hit_rate(folder_of, tmp_path: Path) -> None:
+    """A table of zeros would say that it misses always."""
+    folder = tmp_path / "slob"
+    shutil.copytree(folder_of("normal"), folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["config"]["allocator"] = "slob"
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    run = RunFrames(folder)
+    assert [card.value for card in headline(run) if card.what == "Fast-path hit rate"] == ["none"]
+    assert not hit_rates.draw(run).axes[0].images
+    assert "SLOB" in hit_rates.sentence(run)

@@ -37,6 +37,8 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     caches, _ = shown_caches(hits)
     if caches.empty:
         return style.empty_figure("No slab allocation was replayed.", figure)
+    if not run.has_fast_path:
+        return style.empty_figure("SLOB has no fast path.", figure)
     figure = figure or style.new_figure(max(2.2, 1.2 + 0.21 * len(caches)))
     axes = figure.subplots()
     cpus = sorted(set(hits["cpu"]))
@@ -76,6 +78,8 @@ def sentence(run: RunFrames) -> str:
     caches, left_out = shown_caches(hits)
     if caches.empty:
         return "No slab allocation was replayed, so there is no hit rate."
+    if not run.has_fast_path:
+        return "SLOB keeps no objects for a CPU: every allocation searches its lists under one lock."
     total = int(hits["allocs"].sum())
     rates = 100 * caches["hits"] / caches["allocs"]
     worst = rates.idxmin()
