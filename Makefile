@@ -10,11 +10,12 @@ requirements = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 TRACE := traces/build-and-serve-6.18.parquet
 START := traces/build-and-serve-6.18/start
 RUN := reports/first-replay
+STUDY := reports/three-allocators
 COMPILED := $(shell grep -rlx --include='*.py' 'import cython' memtrace)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build replay test test-all test-interpreted lint typecheck bench docs fidelity clean
+.PHONY: help venv build replay reports test test-all test-interpreted lint typecheck bench docs fidelity clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' Makefile
@@ -50,6 +51,10 @@ build: $(VENV)/.built ## compile the core again after an edit
 
 replay: $(VENV)/.built ## replay the bundled real trace; the report goes to reports/first-replay
 	@$(BIN)/memtrace replay $(TRACE) --from $(START) -o $(RUN) --force
+
+reports: $(VENV)/.built ## replay the bundled traces under all three allocators; write reports/three-allocators.html again
+	$(BIN)/memtrace compare $(TRACE) traces/hello.csv --allocator slub,slab,slob -j 2 -o $(STUDY)
+	cp $(STUDY)/report.html $(STUDY).html
 
 test: $(VENV)/.built $(VENV)/.dev ## install what is missing and run the test suite
 	$(BIN)/python -m pytest -m 'not slow' $(TESTS)

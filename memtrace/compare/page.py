@@ -33,8 +33,9 @@ def write_report(study: Study) -> Path:
     drawn: list[tuple[str, str, str, str]] = []
     with matplotlib.rc_context(style.RC):
         figure = draw_slab_memory(_curves(study), circumstances, choices)
-        drawn.append(("slab_memory", "Slab memory over time", _left_out(circumstances, choices, len(style.OKABE_ITO)),
-                      style.svg_text(figure)))
+        left_out = _left_out(circumstances, choices, len(style.OKABE_ITO))
+        sentence = f"Pages of all caches, at each sample. {left_out}".strip()
+        drawn.append(("slab_memory", "Slab memory over time", sentence, style.svg_text(figure)))
         for name in SHOWN:
             measure = BY_NAME[name]
             by = samples(cells, name, study.grid.pool_traces)
