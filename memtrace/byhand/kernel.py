@@ -8,7 +8,7 @@ passes only when ``advance`` lets it, and with it whatever runs beside the CPUs.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from ..machines import load_machine
 from ..mm.boot import boot
 from ..mm.constants import MAX_ORDER, PAGE_SHIFT, ZERO_SIZE_PTR
 from ..mm.gfp import GFP_BIT_ZERO, GFP_KERNEL
+from ..mm.shrinker import DEFAULT_SEEKS, SHRINK_BATCH, Shrinker
 from ..mm.vmalloc import VMALLOC_START
 from ..schedule.daemons import make_daemons
 from ..units import format_size
@@ -224,6 +225,32 @@ class Kernel(Caller):
         freed = self.slab.shrink_cache(self._open("kmem_cache_shrink", cache), here)
         self._end()
         return int(freed)
+
+    def register_shrinker(
+        self, count_objects: Callable[[], int], scan_objects: Callable[[int], int], seeks: int = DEFAULT_SEEKS,
+        batch: int = SHRINK_BATCH,
+    ) -> Shrinker:
+        """
+        Kernel: register_shrinker(): have a cache asked when memory is short.
+
+        Parameters
+        ----------
+        count_objects
+            How many objects could be freed now.
+        scan_objects
+            Look at so many objects, free what is not in use (by calls of this kernel); how many, or -1 to stop.
+        seeks, batch
+            What an object is worth, and objects looked at in one call (``Shrinker``).
+        """
+        shrinker = Shrinker(count_objects, scan_objects, seeks, batch)
+        self.machine.pages.shrinkers.append(shrinker)
+        return shrinker
+
+    def unregister_shrinker(self, shrinker: Shrinker) -> None:
+        """Kernel: unregister_shrinker()."""
+        if shrinker not in self.machine.pages.shrinkers:
+            self._bug("unregister_shrinker", "a shrinker", "one that is registered")
+        self.machine.pages.shrinkers.remove(shrinker)
 
     def kmem_cache_alloc(
         self, cache: Cache, gfp: int = GFP_KERNEL, *, node: int = ANY_NODE, cpu: int | None = None

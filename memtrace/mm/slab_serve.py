@@ -139,9 +139,10 @@ class SlabServing(SlabSlabs):
                 self.it.locked(self.list_lock(s, node), COST_SLAB_LISTS, ac.avail)
         if ac.avail == 0:
             slab = self.cache_grow_begin(s, self.gfp_exact_node(gfp), node, cpu)
-            # An index array of its own may have filled the CPU's array; not that of this cache.
             if slab != NIL:
-                self.alloc_block(s, ac, slab, batch, cpu)
+                if ac.avail == 0:
+                    self.alloc_block(s, ac, slab, batch, cpu)
+                # Else a shrinker, called for the slab's page, freed to this CPU: the slab stays unused (EXACT D C5).
                 self.cache_grow_end(s, slab, cpu)
                 self.it.path = PATH_ALLOC_NEW_SLAB
             if ac.avail == 0:

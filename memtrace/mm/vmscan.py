@@ -25,6 +25,7 @@ from memtrace.mm.itinerary import Itinerary
 from memtrace.mm.mmzone import Frames, Node, Zone
 from memtrace.mm.page_alloc_watermark import Watermarks
 from memtrace.mm.paths import COST_RECLAIM
+from memtrace.mm.shrinker import DEF_PRIORITY
 
 
 @cython.cclass
@@ -39,11 +40,14 @@ class Reclaim(Watermarks):
     journal: list
     """(pfn, new pfn) of pages that reclaim took (new pfn NIL) or compaction moved, since the owner last looked."""
     journalled: cython.bint
+    shrinkers: list
+    """``Shrinker``s, asked after page cache; none in a replay."""
 
     def __init__(self, frames: Frames, zones: list, it: Itinerary, cpu_node: list) -> None:
         Watermarks.__init__(self, frames, zones, it, cpu_node)
         self.journal = []
         self.journalled = False
+        self.shrinkers = []
 
     # -- the lists --------------------------------------------------------------------------------
 
@@ -105,6 +109,31 @@ class Reclaim(Watermarks):
         if done:
             self.it.step(COST_RECLAIM, cython.cast(cython.int, done))
         return done
+
+    @cython.cfunc
+    def shrink_slab(self, want: cython.longlong) -> cython.longlong:
+        """
+        Let shrinkers free objects until ``want`` pages of slabs came back; how many did.
+
+        Kernel: shrink_slab(), a round for each priority (MODEL 10.3, 10.4)
+        Departs: page cache has been taken before, all of it that was wanted, not a share by priority
+        """
+        zone: Zone
+        before: cython.longlong = 0
+        after: cython.longlong
+        priority: cython.int = DEF_PRIORITY
+        done: cython.longlong = 0
+        for zone in self.zones:
+            before += zone.slab_pages
+        while priority >= 0 and (done < want or priority == DEF_PRIORITY):
+            for shrinker in self.shrinkers:
+                shrinker.do_shrink_slab(priority)
+            after = 0
+            for zone in self.zones:
+                after += zone.slab_pages
+            done = before - after
+            priority -= 1
+        return max(done, 0)
 
     # -- kswapd -----------------------------------------------------------------------------------
 
@@ -187,7 +216,7 @@ class Reclaim(Watermarks):
         Take back a cluster of pages on behalf of a request, or what the nearest zone lacks; how many there were.
 
         Kernel: try_to_free_pages() (MODEL 10.3, 10.6 rule 3)
-        Departs: no throttling, no shrinkers; zones give in the order of the zonelist. The kernel takes 32 pages, while
+        Departs: no throttling; zones give in the order of the zonelist. The kernel takes 32 pages, while
         kswapd works beside it; the model's kswapd may be leaving that to the trace
         """
         zone: Zone
@@ -204,6 +233,8 @@ class Reclaim(Watermarks):
                 want = max(SWAP_CLUSTER_MAX, mark + (1 << order) - zone.free_pages)
             if done < want:
                 done += self.shrink_zone(zone, want - done, cpu)
+        if self.shrinkers:
+            done += self.shrink_slab(want - done)
         if done:
             for owner in self.nodes:
                 cython.cast(Node, owner).kswapd_failures = 0
@@ -284,6 +315,8 @@ class Reclaim(Watermarks):
         for zone in reversed(node.zones):
             if zone.zone_idx <= node.run_highest_zoneidx and done < want:
                 done += self.shrink_zone(zone, want - done, cpu)
+        if self.shrinkers:
+            done += self.shrink_slab(want - done)
         return done
 
     @cython.ccall
