@@ -41,10 +41,13 @@ EXIT_BUG = 70
 @click.option("--pool-traces", is_flag=True, help="The traces are recordings of one workload: replications.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N",
               help="Replays at a time, each in a process.")
-@click.option("-o", "--out", metavar="DIR", help="The study's folder. Needed for a study; replays in it are kept.")
+@click.option("--dask", "cluster", metavar="ADDRESS|FILE",
+              help="Replay on the workers of a Dask scheduler: tcp://host:8786, or its file.")
+@click.option("-o", "--out", metavar="DIR",
+              help="The study's folder, or s3://…. Needed for a study; replays in it are kept.")
 @click.option("--force", is_flag=True, help="Put this study in the place of another one in the folder.")
-def command(paths: tuple[str, ...], bounds: tuple[str, ...], top: int, as_json: bool, jobs: int, out: str | None,
-            force: bool, **given: Any) -> int:
+def command(paths: tuple[str, ...], bounds: tuple[str, ...], top: int, as_json: bool, jobs: int, cluster: str | None,
+            out: str | None, force: bool, **given: Any) -> int:
     """Compare two run folders, or replay traces under every combination of lists and compare those.
 
     Two runs: prints the numbers that a run is judged by, then caches, call sites, zones and latency paths, each sorted
@@ -60,6 +63,7 @@ def command(paths: tuple[str, ...], bounds: tuple[str, ...], top: int, as_json: 
     memtrace compare runs/a runs/b --fail-if 'waste_pct>+2%' --fail-if 'failures>+0' --json
     memtrace compare traces/hello.csv --allocator slub,slab,slob -o study
     memtrace compare a.parquet b.parquet --set slub.cpu_partial=0,30 --cpus 1,4 --memory 512M -j 2 -o study
+    memtrace compare s3://traces/a.parquet --allocator slub,slab --dask tcp://head:8786 -o s3://results/study
     """
     asked = {key: value for key, value in given.items() if value not in (None, (), False)}
     study = bool(asked) or out is not None or any(path.endswith(".toml") for path in paths)
@@ -71,7 +75,7 @@ def command(paths: tuple[str, ...], bounds: tuple[str, ...], top: int, as_json: 
         raise click.UsageError("--fail-if is for two run folders; a study's verdicts are in DIR/study.json.")
     if out is None:
         raise click.UsageError("a study needs -o DIR, where its replays are kept; for two runs, give two run folders.")
-    return run_a_study(paths, asked, jobs, Path(out), force, as_json)
+    return run_a_study(paths, asked, jobs, cluster, out, force, as_json)
 
 
 def two_runs(a: str, b: str, bounds: tuple[str, ...], top: int, as_json: bool) -> int:
@@ -94,14 +98,15 @@ def two_runs(a: str, b: str, bounds: tuple[str, ...], top: int, as_json: bool) -
     return EXIT_BOUND if broken else 0
 
 
-def run_a_study(paths: tuple[str, ...], asked: dict[str, Any], jobs: int, out: Path, force: bool, as_json: bool) -> int:
+def run_a_study(paths: tuple[str, ...], asked: dict[str, Any], jobs: int, cluster: str | None, out: str, force: bool,
+                as_json: bool) -> int:
     """Run a study and print what follows; the exit code."""
     from memtrace.cli.progress import Progress
     from memtrace.compare.study import run_study
 
     grid = _grid(paths, asked)
     with Progress("replaying", unit="cells") as bar:
-        study = run_study(grid, out, jobs=jobs, force=force,
+        study = run_study(grid, out, jobs=jobs, cluster=cluster, force=force,
                           progress=lambda doing, done, total: bar(done, total) if doing == "replaying" else None)
     if as_json:
         click.echo((study.path / "study.json").read_text(encoding="utf-8"), nl=False)
@@ -134,5 +139,6 @@ def _grid(paths: tuple[str, ...], asked: dict[str, Any]) -> Grid:
 def _text(study: Study) -> list[str]:
     """The study in a few lines."""
     there = len(set(study.measures["key"])) - study.ran
+    place = study.url or study.path
     return [f"{len(study.measures)} replays: {study.ran} run now, {there} were there, {len(study.refused)} refused",
-            *study.conclusions, f"dataset: {study.path / 'dataset'}", f"report: {study.path / 'report.html'}"]
+            *study.conclusions, f"dataset: {place}/dataset", f"report: {place}/report.html"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from ..metrics.manifest import versions
 from ..metrics.run_folder import MANIFEST
 from .grid import Cell
 from .measures import measure_run
+from .places import Remote, base_name, fetched, is_remote
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NOT_OF_A_RUN = ("cli", "compare", "report", "fidelity", "byhand")
@@ -59,6 +62,9 @@ def path_digest(path: str | Path) -> str:
     ConfigError
         There is no such file or folder.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="memtrace-digest-") as scratch:
+            return path_digest(str(fetched(path, Path(scratch))))
     place = Path(path)
     if place.is_file():
         with open(place, "rb") as file:
@@ -83,10 +89,10 @@ class Namer:
         """The cell's name: equal for equal content, wherever the files lie."""
         content: dict[str, Any] = {**cell.arguments(), **self._fixed, "trace": self._digest(cell.value("trace"))}
         for name in ("machine", "start"):
-            if content.get(name) is not None and Path(content[name]).exists():
+            if content.get(name) is not None and (is_remote(content[name]) or Path(content[name]).exists()):
                 content[name] = self._digest(content[name])
         # A name of a trace's cell tells its trace's name too: the run folder's manifest holds it.
-        content["trace_name"] = Path(cell.value("trace")).name
+        content["trace_name"] = base_name(cell.value("trace"))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
     def _digest(self, path: str) -> str:
@@ -95,26 +101,69 @@ class Namer:
         return self._digests[path]
 
 
-def run_cell(cell: Cell, key: str, cells: str) -> Done:
+def run_cell(cell: Cell, key: str, cells: str, source: str = "") -> Done:
     """
     Run a cell unless its folder is there, and measure it.
 
     The folder ``cells``/``key`` appears whole or not at all, so that a cell that was killed is simply run again.
+
+    Parameters
+    ----------
+    cells
+        Folder or address of all cells.
+    source
+        ``source_digest()`` of the memtrace that named the cell, when this one may be another.
+
+    Raises
+    ------
+    ConfigError
+        This is another memtrace.
+    MetricsError
+        ``cells`` cannot be read or written.
     """
+    if source and source != source_digest():
+        raise ConfigError(f"a worker on {platform.node()} has another memtrace than the study's; expected the same "
+                          "source everywhere. Install this one there.")
+    with tempfile.TemporaryDirectory(prefix="memtrace-cell-") as scratch:
+        return _run(cell, key, cells, Path(scratch))
+
+
+def _run(cell: Cell, key: str, cells: str, scratch: Path) -> Done:
     from ..report.frames import RunFrames
-    from ..run import replay
 
     begun = time.perf_counter()
-    folder = Path(cells) / key
-    ran = not (folder / MANIFEST).is_file()
+    remote = Remote(cells) if is_remote(cells) else None
+    folder = Path(cells) / key if remote is None else scratch / "run" / key
+    ran = not ((folder / MANIFEST).is_file() if remote is None else remote.exists(f"{key}/{MANIFEST}"))
+    if remote is not None and not ran:
+        remote.get(key, folder)
     try:
         if ran:
-            replay(cell.value("trace"), **cell.arguments(), out=folder, report=False)
-        return Done(key, measure_run(RunFrames(folder)), ran=ran, seconds=time.perf_counter() - begun)
+            _replay(cell, folder, scratch)
+        measures = measure_run(RunFrames(folder))
     except ModelError as error:
         return Done(key, {}, str(error), bug=True)
     except MemtraceError as error:
         return Done(key, {}, str(error))
+    if remote is not None and ran:
+        remote.put_run(folder, key)
+    return Done(key, measures, ran=ran, seconds=time.perf_counter() - begun)
+
+
+def _replay(cell: Cell, folder: Path, scratch: Path) -> None:
+    """Replay a cell, its trace and its other files copied here first where they lie elsewhere."""
+    from ..run import replay
+
+    arguments = cell.arguments()
+    for name in ("start", "machine"):
+        if arguments.get(name) is not None and is_remote(arguments[name]):
+            arguments[name] = fetched(arguments[name], scratch)
+    try:
+        replay(str(fetched(cell.value("trace"), scratch)), **arguments, out=folder, report=False)
+    except ConfigError:
+        if (folder / MANIFEST).is_file():
+            return  # somebody else has written the same cell meanwhile
+        raise
 
 
 def stop_with_parent() -> None:
@@ -133,8 +182,3 @@ def stop_with_parent() -> None:
 
         threading.Thread(target=watch, daemon=True).start()
     pa.set_cpu_count(1)
-
-
-def as_plain(cell: Cell) -> dict[str, Any]:
-    """A cell as plain data."""
-    return asdict(cell)

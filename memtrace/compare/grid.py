@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..run import kernel_with
 from ..units import parse_size
+from .places import local
 
 AXES = ("trace", "allocator", "kernel", "machine", "cpus", "memory")
 """What a study can vary besides settings, which are axes of their own."""
@@ -37,6 +38,13 @@ class Cell:
 
     def value(self, axis: str) -> Any:
         return dict(self.axes)[axis]
+
+    def rooted(self) -> Cell:
+        """The same with paths that hold from any folder."""
+        axes = {axis: local(value) if axis == "trace" or (axis == "machine" and str(value).endswith(".toml")) else value
+                for axis, value in self.axes}
+        common = {name: local(value) if name == "start" else value for name, value in self.common}
+        return replace(self, axes=tuple(axes.items()), common=tuple(common.items()))
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of ``replay``, the trace left out."""

@@ -16,9 +16,11 @@ import pandas as pd
 from .. import __version__, compiled
 from ..errors import ConfigError, MetricsError
 from .cells import Done, Namer, source_digest
+from .cluster import run_cells_on
 from .dataset import MEASURES_TABLE, write_dataset, write_measures
 from .grid import Cell, Grid, read_study
 from .measures import MEASURES
+from .places import Remote, is_remote, local
 from .pool import run_cells
 from .verdict import LEAST_EFFECT_PCT, Winner, labels, roles, sentences, winners
 
@@ -48,7 +50,9 @@ class Study:
     Attributes
     ----------
     path
-        Its folder.
+        Its folder; of a study at an address, a copy of it here.
+    url
+        Its address, if it has one.
     grid
         What was varied.
     ran
@@ -65,6 +69,7 @@ class Study:
     def __init__(self, path: Path, grid: Grid, cells: pd.DataFrame, refused: Sequence[Refused], ran: int,
                  least_effect_pct: float) -> None:
         self.path, self.grid, self.refused, self.ran = path, grid, list(refused), ran
+        self.url = ""
         self.measures = cells
         """One row a cell: cell, key, its axes, circumstance, choice, seed, random, and every measure."""
         self.least_effect_pct = least_effect_pct
@@ -125,6 +130,7 @@ def compare(
     replications: int = 5,
     pool_traces: bool = False,
     jobs: int = 1,
+    cluster: str | None = None,
     out: str | Path | None = None,
     force: bool = False,
     report: bool = True,
@@ -145,8 +151,11 @@ def compare(
         The traces are recordings of one workload.
     jobs
         Processes; a script that asks for several needs ``if __name__ == "__main__":`` around what it does.
+    cluster
+        Address or file of a Dask scheduler, whose workers replay instead of processes here.
     out
-        The study's folder; a temporary one when not given. Cells that are in it already are not run again.
+        The study's folder, or an address such as s3://bucket/name; a temporary folder when not given. Cells that are in
+        it already are not run again.
     force
         Put this study in the place of another one there; its cells stay where they fit.
 
@@ -169,13 +178,43 @@ def compare(
             {key: tuple(map(_setting, _many(value))) for key, value in (settings or {}).items()},
             replications, pool_traces, {key: value for key, value in given.items() if value != usual[key]},
         )  # fmt: skip
-    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "study"
-    return run_study(grid, folder, jobs=jobs, force=force, report=report, progress=progress)
+    place = out if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "study"
+    return run_study(grid, place, jobs=jobs, cluster=cluster, force=force, report=report, progress=progress)
 
 
-def run_study(grid: Grid, folder: Path, *, jobs: int = 1, force: bool = False, report: bool = True,
-              progress: Progress | None = None, least_effect_pct: float = LEAST_EFFECT_PCT) -> Study:
+def run_study(grid: Grid, out: str | Path, *, jobs: int = 1, cluster: str | None = None, force: bool = False,
+              report: bool = True, progress: Progress | None = None, least_effect_pct: float = LEAST_EFFECT_PCT
+              ) -> Study:
     """Run what is missing of a grid's cells, then write dataset, study.json and report; see ``compare``."""
+    if is_remote(out):
+        return _run_remote(grid, str(out), jobs=jobs, cluster=cluster, force=force, report=report, progress=progress,
+                           least_effect_pct=least_effect_pct)
+    folder = Path(str(out).removeprefix("file://"))
+    return _run(grid, folder, str(folder / CELLS), jobs, cluster, force, report, progress, least_effect_pct)
+
+
+def _run_remote(grid: Grid, url: str, **how: Any) -> Study:
+    """A study at an address: cells go there as they are done, the rest when all of it is complete."""
+    remote = Remote(url)
+    mirror = Path(tempfile.mkdtemp(prefix="memtrace-study-")) / "study"
+    if remote.exists(STUDY):
+        remote.get(STUDY, mirror / STUDY)
+    elif not remote.empty():
+        raise ConfigError(f"{url}: holds other things than a study; expected an empty place for -o. Give another name.")
+    claim(mirror, grid, how["force"])
+    remote.put({STUDY: mirror / STUDY})
+    study = _run(grid, mirror, f"{remote.url}/{CELLS}", how["jobs"], how["cluster"], how["force"], how["report"],
+                 how["progress"], how["least_effect_pct"])
+    files = {path.relative_to(mirror).as_posix(): path for path in sorted(mirror.rglob("*")) if path.is_file()}
+    remote.put({name: path for name, path in files.items() if not name.startswith(f"{CELLS}/") and name != STUDY})
+    remote.put({STUDY: mirror / STUDY})
+    study.url = remote.url
+    return study
+
+
+def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, force: bool, report: bool,
+         progress: Progress | None, least_effect_pct: float) -> Study:
+    """Run a study whose cells are at ``place``; all else is written to ``folder``."""
     if jobs < 1:
         raise ConfigError(f"-j {jobs}: expected one process at least.")
     compiled.check()
@@ -193,12 +232,20 @@ def run_study(grid: Grid, folder: Path, *, jobs: int = 1, force: bool = False, r
         progress("replaying", finished, len(once))
 
     progress("replaying", 0, len(once))
-    done = run_cells([(cell, key) for key, cell in once.items()], str(folder / CELLS), jobs, told)
+    todo = [(cell, key) for key, cell in once.items()]
+    if cluster is not None:
+        # The workers may stand elsewhere in the file system than we do.
+        done = run_cells_on(cluster, [(cell.rooted(), key) for cell, key in todo], local(place), told)
+    else:
+        done = run_cells(todo, place, jobs, told)
     refused = [Refused(name_cell(grid, cell), done[key].message, done[key].bug)
                for cell, key in work if not done[key].measures]
     if len(refused) == len(work):
         raise ConfigError(f"no cell could be replayed; the first, {refused[0].cell}: {refused[0].message}")
     frame = measure_frame(grid, work, done)
+    if is_remote(place):
+        for key in dict.fromkeys(frame["key"]):
+            Remote(place).get(str(key), folder / CELLS / str(key))
     study = Study(folder, grid, frame, refused, sum(d.ran and bool(d.measures) for d in done.values()),
                   least_effect_pct)
     progress("writing", 0, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from ..report.wording import shorten, visible
 from .grid import Grid
 from .measures import BY_NAME, MEASURES, Measure
+from .places import base_name
 from .statistics import Sample, holm, p_value
 
 SIGNIFICANT = 0.05
@@ -72,7 +72,7 @@ def _said(axis: str, value: Any) -> str:
     if value is None or value != value:
         return f"{axis} as recorded"
     if axis == "trace":
-        return shorten(visible(Path(str(value)).name), 40)
+        return shorten(visible(base_name(str(value))), 40)
     if axis == "cpus":
         return f"{int(value)} CPU{'' if int(value) == 1 else 's'}"
     if axis == "kernel":

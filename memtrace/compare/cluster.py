@@ -1,0 +1,66 @@
+"""The cells of a study on a Dask cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ConfigError, MetricsError
+from .cells import Done, run_cell, source_digest
+from .places import needed
+from .pool import Told, Work
+
+TIMEOUT = "30s"
+"""To find the scheduler."""
+
+
+def run_cells_on(address: str, work: Work, cells: str, told: Told) -> dict[str, Done]:
+    """
+    Run cells on the workers of a scheduler.
+
+    A worker that dies loses nothing but the cell it was at, which another one runs; a cell that two of them ran is one
+    folder, whoever was first. All must see ``cells`` and the traces under the same names.
+
+    Parameters
+    ----------
+    address
+        ``tcp://host:8786``, or the scheduler's file.
+
+    Returns
+    -------
+    By key; see ``pool.run_cells``.
+
+    Raises
+    ------
+    ConfigError
+        There is no such scheduler, or it has workers with another memtrace.
+    MetricsError
+        Cells were given up because each worker that took them died.
+    """
+    distributed = needed("distributed")
+    is_file = "://" not in address
+    if is_file and not Path(address).is_file():
+        raise ConfigError(f"--dask {address}: no such scheduler file; expected one, or an address like "
+                          "tcp://host:8786.")
+    where = {"scheduler_file": address} if is_file else {"address": address}
+    try:
+        client = distributed.Client(**where, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--dask {address}: no scheduler answers ({error}); expected a running one. Start it with "
+                          "`dask scheduler`.") from None
+    done: dict[str, Done] = {}
+    with client:
+        source = source_digest()
+        futures = {client.submit(run_cell, cell, key, cells, source, key=f"memtrace-{key}", retries=2): key
+                   for cell, key in work}
+        try:
+            for future in distributed.as_completed(list(futures), loop=client.loop):
+                done[futures[future]] = future.result()
+                told(done[futures[future]])
+        except distributed.KilledWorker:
+            raise MetricsError(
+                f"--dask {address}: each worker that took a cell died, after {len(done)} of {len(work)} cells, perhaps "
+                "for lack of memory; finished cells are kept. Run the same command again on larger workers."
+            ) from None
+        finally:
+            client.cancel([future for future in futures if not future.done()])
+    return done

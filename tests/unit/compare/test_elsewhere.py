@@ -1,0 +1,125 @@
+"""Studies on a cluster whose workers die, and on an S3-compatible server: the same results as at home."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from memtrace.compare import cluster as cluster_module
+from memtrace.compare.study import Study, compare
+from memtrace.errors import ConfigError, MetricsError
+
+distributed = pytest.importorskip("distributed", reason="needs the extra cluster")
+pytest.importorskip("s3fs", reason="needs the extra cluster")
+# What these services' libraries warn of is theirs.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+GRID = {"allocator": ["slub", "slab", "slob"], "settings": {"slub.cpu_partial": ("0", "30")}}
+
+
+def results(study: Study) -> dict[str, str]:
+    """SHA-256 of all that a study concludes: dataset and page."""
+    files = [*sorted((study.path / "dataset").iterdir()), study.path / "report.html"]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def serial(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return compare(bundled / "hello.csv", **GRID, out=tmp_path_factory.mktemp("serial") / "study")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def workers() -> Iterator[object]:
+    """Three worker processes of one thread each."""
+    with distributed.LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None,
+                                  host="127.0.0.1") as local:
+        yield local
+
+
+def test_a_killed_worker_loses_nothing_and_nothing_counts_twice(
+    workers: object, serial: Study, bundled: Path, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+    counted: list[int] = []
+
+    def progress(doing: str, done: int, total: int) -> None:
+        if doing != "replaying":
+            return
+        counted.append(done)
+        if done == 1 and not killed:
+            killed.append(next(iter(workers.workers.values())).pid)  # type: ignore[attr-defined]
+            os.kill(killed[0], signal.SIGKILL)
+
+    folder = tmp_path / "study"
+    study = compare(bundled / "hello.csv", **GRID, out=folder, progress=progress,  # type: ignore[arg-type]
+                    cluster=workers.scheduler_address)  # type: ignore[attr-defined]
+    assert killed
+    assert counted == [0, 1, 2, 3, 4, 5, 6]
+    assert len(list((folder / "cells").glob("[!.]*"))) == 6
+    assert results(study) == results(serial)
+    pd.testing.assert_frame_equal(study.measures, serial.measures)
+    # The scheduler has forgotten the study: the same again asks the folder, and runs nothing.
+    again = compare(bundled / "hello.csv", **GRID, out=folder, report=False,  # type: ignore[arg-type]
+                    cluster=workers.scheduler_address)  # type: ignore[attr-defined]
+    assert again.ran == 0
+
+
+def test_workers_with_another_memtrace_are_refused(
+    workers: object, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "source_digest", lambda: "another")
+    with pytest.raises(ConfigError, match="another memtrace"):
+        compare(bundled / "hello.csv", out=tmp_path / "study",
+                cluster=workers.scheduler_address)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """An empty bucket of an S3-compatible server on this machine."""
+    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
+    import s3fs
+
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"),
+                            ("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ENDPOINT_URL", f"http://{host}:{port}")):
+            environment.setenv(name, value)
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("traces")
+        yield "s3://traces"
+    server.stop()
+
+
+def test_traces_and_results_on_s3_are_those_at_home(bucket: str, bundled: Path, tmp_path: Path) -> None:
+    import s3fs
+
+    files = s3fs.S3FileSystem(skip_instance_cache=True)
+    files.put_file(str(bundled / "hello.csv"), "traces/in/hello.csv")
+    study = compare(f"{bucket}/in/hello.csv", allocator=["slub", "slob"], out=f"{bucket}/study")
+    at_home = compare(bundled / "hello.csv", allocator=["slub", "slob"], out=tmp_path / "study", report=False)
+    assert (study.ran, study.url) == (2, f"{bucket}/study")
+    # The trace's address is in the tables; all else is equal.
+    mine, home = (pd.read_parquet(one.path / "dataset/caches.parquet") for one in (study, at_home))
+    pd.testing.assert_frame_equal(mine.drop(columns="trace"), home.drop(columns="trace"))
+    assert list(study.measures["key"]) == list(at_home.measures["key"])
+    there = {name.removeprefix("traces/study/") for name in files.find("traces/study")}
+    here = {path.relative_to(study.path).as_posix() for path in study.path.rglob("*") if path.is_file()}
+    assert there == here
+    # A cell without its manifest is half a cell; the rest is used.
+    files.rm_file(f"traces/study/cells/{study.measures['key'][1]}/manifest.json")
+    again = compare(f"{bucket}/in/hello.csv", allocator=["slub", "slob"], out=f"{bucket}/study", report=False)
+    assert again.ran == 1
+
+
+def test_what_is_not_there_is_one_line(bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(MetricsError, match=r"^s3://traces/none\.csv"):
+        compare(f"{bucket}/none.csv", out=tmp_path / "study")
+    with pytest.raises(ConfigError, match="no such scheduler file"):
+        compare("traces/hello.csv", cluster=str(tmp_path / "none"), out=tmp_path / "study")
