@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 
 @click.command("convert")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-def command(source: str, target: str) -> None:
+@click.option("--kallsyms", metavar="FILE", help="Names the call sites of another machine's perf.data: "
+              "a copy of its /proc/kallsyms, made as root.")  # fmt: skip
+def command(source: str, target: str, kallsyms: str | None) -> None:
     """Write the trace IN again as OUT.
 
-    IN is Parquet, CSV, ftrace text or perf script text, plain or compressed with gzip or zstd; - is standard
+    IN is Parquet, CSV, perf.data, ftrace text or perf script text, plain or compressed with gzip or zstd; - is standard
     input. OUT ends in .parquet or .csv. What could not be used is counted and printed.
     """
     from memtrace import compiled
@@ -21,8 +25,9 @@ def command(source: str, target: str) -> None:
 
     compiled.check()
     check_target(source, target)
+    symbols = Path(kallsyms) if kallsyms is not None else None
     with Progress("reading", unit="B") as reading:
-        reader = open_trace(source, progress=reading)
+        reader = open_trace(source, progress=reading, symbols=symbols)
     with reader:
         with Progress("writing") as writing:
             rows = convert(reader, target, writing)

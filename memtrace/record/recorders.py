@@ -83,11 +83,7 @@ class PerfRecorder:
         code = self._perf.wait()
         if code not in (0, -15) or not self._data.exists():
             raise ConfigError(f"perf ended with {code}: {self._said()}; expected a recording. Try --recorder tracefs.")
-        text = self._data.with_suffix(".txt")
-        with open(text, "wb") as out:
-            command = ["perf", "script", "--ns", "-i", str(self._data)]
-            subprocess.run(command, stdout=out, stderr=subprocess.DEVNULL, check=True)
-        return text
+        return self._data
 
     def _tell(self, word: str, answered: bool = True) -> None:
         try:

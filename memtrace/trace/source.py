@@ -25,6 +25,8 @@ from memtrace.errors import TraceError
 from .csv_tokenizer import CSV_COLUMNS, CsvTokenizer
 from .interner import Rows
 from .parquet import OPTIONAL_COLUMNS, ParquetTrace, ParquetTraceWriter
+from .perf_data import PerfData
+from .perf_header import MAGIC, MAGIC_SWAPPED
 from .problems import Problems, Settler
 from .schema import EV_MARKER, EventChunk, TraceVocab
 from .text import ROWS_PER_CHUNK, parsed_chunks
@@ -37,7 +39,6 @@ HEAD_BYTES = 1 << 16
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
 _OTHER_FILES = {
-    b"PERFILE2": "perf.data; expected its text. Run: perf script -i {0} | memtrace info -",
     b"\x17\x08Dtracing": "trace.dat of trace-cmd; expected its text. Run: trace-cmd report {0} | memtrace info -",
 }
 
@@ -51,7 +52,7 @@ class TraceReader:
     path
         As given; ``-`` is standard input.
     format
-        ``parquet``, ``csv``, ``ftrace`` or ``perf-script``.
+        ``parquet``, ``csv``, ``ftrace``, ``perf-script`` or ``perf.data``.
     vocab
         Strings of the chunks; grows while they are read.
     rows
@@ -144,8 +145,9 @@ class TraceReader:
 
 
 def open_trace(
-    path: str | Path, *, progress: Progress | None = None, columns: Sequence[str] | None = None
-) -> TraceReader:
+    path: str | Path, *, progress: Progress | None = None, columns: Sequence[str] | None = None,
+    symbols: Path | None = None,
+) -> TraceReader:  # fmt: skip
     """
     Opens a trace of any kind (docs/trace-formats.md), plain or compressed with gzip or zstd.
 
@@ -157,6 +159,8 @@ def open_trace(
         Called while text or compressed input is read.
     columns
         Columns that are needed; the chunks' others keep their "no such field" value. All when not given.
+    symbols
+        Of perf.data: a copy of the recorded kernel's /proc/kallsyms, see `PerfData`.
 
     Raises
     ------
@@ -175,24 +179,32 @@ def open_trace(
         if again and head.startswith(_PARQUET):
             return _finish(shown, "parquet", ParquetTrace(path, TraceVocab(), columns), Problems(), None, "")
         try:
-            return _spooled(shown, source, columns, again)
+            return _spooled(shown, source, columns, again, symbols)
         except OSError as error:
             raise TraceError(f"cannot be read to its end ({error}); expected a whole file. Copy or record it again.",
                              shown) from error  # fmt: skip
 
 
-def _spooled(shown: str, source: _Input, columns: Sequence[str] | None, again: bool) -> TraceReader:
+def _spooled(
+    shown: str, source: _Input, columns: Sequence[str] | None, again: bool, symbols: Path | None
+) -> TraceReader:
     """Puts what comes in into a temporary Parquet file."""
     spool = tempfile.TemporaryDirectory(prefix="memtrace-")
     try:
+        plain = source.peek(len(MAGIC)) in (MAGIC, MAGIC_SWAPPED)
         stream = _Head(_decompressed(source))
         target = Path(spool.name) / "trace.parquet"
         problems = Problems()
         if stream.head.startswith(_PARQUET):
             format = "parquet"
-            with open(target, "wb") as file:
-                while data := stream.read(1 << 20):
-                    file.write(data)
+            _copy(stream, target)
+        elif stream.head.startswith((MAGIC, MAGIC_SWAPPED)):
+            format = "perf.data"
+            file = Path(shown)
+            if not (again and plain):
+                file = Path(spool.name) / "perf.data"
+                _copy(stream, file)
+            _read_perf_data(PerfData(file, shown, TraceVocab(), symbols), target, problems, source.progress)
         else:
             format = _parse(shown, stream, target, problems)
         digest = "" if again else source.hexdigest()
@@ -245,6 +257,28 @@ def _parse(shown: str, stream: _Head, target: Path, problems: Problems) -> str:
                          "header row, ftrace text or perf script text. See docs/trace-formats.md.",
                          shown, min((int(at) for at in tokenizer.first_line if at), default=0))  # fmt: skip
     return "perf-script" if tokenizer.perf else "ftrace"
+
+
+def _copy(stream: _Head, target: Path) -> None:
+    with open(target, "wb") as file:
+        while data := stream.read(1 << 20):
+            file.write(data)
+
+
+def _read_perf_data(data: PerfData, target: Path, problems: Problems, progress: Progress | None) -> None:
+    """Writes the samples of a perf.data to ``target``."""
+    settler = Settler(problems, data.vocab.event.code(LOST_EVENTS))
+    writer = ParquetTraceWriter(target, data.vocab, drop_empty=False, compression="lz4")
+    try:
+        for chunk, text in data.chunks(progress):
+            settler.settle(chunk)
+            writer.write(chunk, text)
+        writer.close()
+    except BaseException:
+        writer.abort()
+        raise
+    for cause, n in data.problems.items():
+        problems.add(cause, n)
 
 
 def _check_text(shown: str, head: bytes, is_csv: bool) -> None:
@@ -334,7 +368,7 @@ class _Input(io.RawIOBase):
     def __init__(self, file: BinaryIO, size: int, progress: Progress | None) -> None:
         self._file = file
         self._size = size
-        self._progress = progress
+        self.progress = progress
         self._hash = hashlib.sha256()
         self._done = 0
         self._ahead = b""
@@ -351,8 +385,8 @@ class _Input(io.RawIOBase):
             data = self._file.read(wanted)
         self._hash.update(data)
         self._done += len(data)
-        if self._progress is not None:
-            self._progress(self._done, self._size)
+        if self.progress is not None:
+            self.progress(self._done, self._size)
         return data
 
     def readable(self) -> bool:

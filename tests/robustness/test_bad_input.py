@@ -77,7 +77,7 @@ def error_of(path: Path | str) -> str:
         ("t.csv", GOOD + "9,4096,kfree,0x10,,,,,\n", "t.csv:4: cpu is '4096'; expected 0..4095"),
         ("t.txt", "nothing here\nat all\n", "t.txt:1: not a trace: none of its 2 lines is an event"),
         ("t.bin", b"\x7fELF\0\0\1\2" * 100, "not a trace: binary data"),
-        ("perf.data", b"PERFILE2" + bytes(100), "this is perf.data; expected its text. Run: perf script -i"),
+        ("perf.data", b"PERFILE2" + bytes(100), "perf record did not end in order, or the file was cut off"),
         ("trace.dat", b"\x17\x08Dtracing" + bytes(100), "this is trace.dat of trace-cmd"),
         ("t.parquet", b"PAR1" + bytes(100), "not a whole Parquet file"),
         ("t.txt.gz", gzip.compress(LOG.encode() * 999)[:-20], "cannot be read to its end"),

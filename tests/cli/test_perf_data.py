@@ -1,0 +1,138 @@
+"""perf.data read directly: against ``perf script`` on the same file, and broken files."""
+
+from __future__ import annotations
+
+import gzip
+import runpy
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memtrace.errors import TraceError
+from memtrace.trace.event_format import constant, flag_names, parse_format
+from memtrace.trace.kallsyms import Symbols
+from memtrace.trace.source import open_trace
+
+PERF = runpy.run_path(str(Path(__file__).with_name("perf_recording.py")))
+NUMBERS = ("ts_ns", "cpu", "task", "event", "ptr", "bytes_req", "bytes_alloc", "node", "order", "migratetype", "pfn")
+STRINGS = {"event_name": "event", "name": "name", "gfp_flags": "gfp"}
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A perf.data, and what perf script prints of it."""
+    folder = tmp_path_factory.mktemp("perf")
+    data = PERF["record"](folder)
+    text = folder / "perf.txt"
+    text.write_text(PERF["perf"]("script", "-i", data, "--ns"))
+    return data, text
+
+
+def columns(path: Path) -> dict[str, Any]:
+    """The columns of a trace, strings as strings, without the rows that stand for losses."""
+    with open_trace(path) as reader:
+        chunks = list(reader.chunks())
+        found = {name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in NUMBERS}
+        for column, vocab in (STRINGS | {"call_site": "call_site"}).items():
+            names = [*getattr(reader.vocab, vocab).names, ""]
+            codes = np.concatenate([getattr(chunk, column) for chunk in chunks])
+            found[column] = np.array([names[code] for code in codes], object)
+    kept = found["event_name"] != "lost_events"
+    return {name: values[kept] for name, values in found.items()}
+
+
+def test_equals_perf_script(recording: tuple[Path, Path]) -> None:
+    data, text = recording
+    ours, theirs = columns(data), columns(text)
+    assert len(ours["ts_ns"]) == len(theirs["ts_ns"]) > 1000
+    for name in (*NUMBERS, *STRINGS):
+        assert (ours[name] == theirs[name]).all(), (name, np.flatnonzero(ours[name] != theirs[name])[:5])
+    # A function may have several names, of which perf and we may take different ones; offsets are the same.
+    offsets = [[site.rpartition("+")[2] for site in found["call_site"]] for found in (ours, theirs)]
+    assert offsets[0] == offsets[1]
+    pairs = zip(ours["call_site"].tolist(), theirs["call_site"].tolist(), strict=True)
+    different = Counter(pair for pair in pairs if pair[0] != pair[1])
+    assert sum(different.values()) < 0.02 * len(ours["ts_ns"]), different.most_common(5)
+
+
+def test_compressed_and_standard_input_are_the_same(recording: tuple[Path, Path], tmp_path: Path) -> None:
+    packed = tmp_path / "perf.data.gz"
+    packed.write_bytes(gzip.compress(recording[0].read_bytes(), 1))
+    with open_trace(recording[0]) as plain, open_trace(packed) as other:
+        assert plain.format == other.format == "perf.data"
+        for one, two in zip(plain.chunks(), other.chunks(), strict=True):
+            assert (one.ts_ns == two.ts_ns).all() and (one.ptr == two.ptr).all()
+
+
+def test_symbols_can_be_given(recording: tuple[Path, Path], tmp_path: Path) -> None:
+    symbols = tmp_path / "kallsyms"
+    symbols.write_text("0000000000000001 T low\nffffffff81000000 T only\nffffffffff000000 T last\n")
+    with open_trace(recording[0], symbols=symbols) as reader:
+        next(iter(reader.chunks()))
+        assert any(name.startswith(("only+0x", "0xffffffff")) for name in reader.vocab.call_site.names)
+        assert reader.problems["unnamed_call_site"] > 0
+    symbols.write_text("0000000000000000 T a\n0000000000000000 T b\n")
+    with pytest.raises(TraceError, match="as root"):
+        open_trace(recording[0], symbols=symbols)
+
+
+@pytest.mark.parametrize("cut", [8, 60, 104, 150, 3000])
+def test_cut_off_files_are_refused_in_one_line(recording: tuple[Path, Path], tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "cut.data"
+    path.write_bytes(recording[0].read_bytes()[:cut])
+    with pytest.raises(TraceError) as error:
+        open_trace(path)
+    assert "expected" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_damaged_bytes_never_crash(recording: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = recording[0].read_bytes()
+    path = tmp_path / "damaged.data"
+    random = np.random.default_rng(5)
+    for _ in range(15):
+        data = bytearray(whole)
+        for place in random.integers(8, len(data), 40).tolist() + random.integers(8, 3000, 2).tolist():
+            data[place] = int(random.integers(256))
+        path.write_bytes(data)
+        try:
+            with open_trace(path) as reader:
+                sum(len(chunk) for chunk in reader.chunks())
+        except TraceError as error:
+            assert "\n" not in str(error)
+
+
+def test_other_kinds_of_perf_data_say_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "x.data"
+    path.write_bytes(b"2ELIFREP" + bytes(200))
+    with pytest.raises(TraceError, match="big-endian"):
+        open_trace(path)
+    path.write_bytes(b"PERFILE2" + struct.pack("<Q", 16) + bytes(200))
+    with pytest.raises(TraceError, match="pipe"):
+        open_trace(path)
+
+
+def test_event_descriptions() -> None:
+    format = parse_format(
+        "name: kmalloc\nID: 12\nformat:\n\tfield:unsigned long call_site;\toffset:8;\tsize:8;\tsigned:0;\n"
+        "\tfield:__data_loc char[] name;\toffset:16;\tsize:4;\tsigned:0;\n"
+        "\tfield:int node;\toffset:20;\tsize:4;\tsigned:1;\n"
+        'print fmt: "%s order=0", __print_flags(REC->gfp_flags, "|", '
+        '{( unsigned long)((( gfp_t)((1UL) << (5)))|(( gfp_t)0x800u)), "GFP_A"}, {0x20u, "B"}, { 0, ((void *)0) })'
+    )
+    assert (format.name, format.id, format.flags) == ("kmalloc", 12, ((0x820, "GFP_A"), (0x20, "B")))
+    assert format.printed_order == 0
+    name = format.field("name")
+    assert name is not None and name.place == 1 and name.is_text and format.field("node").signed  # type: ignore[union-attr]
+    assert flag_names(format.flags, 0x820 | 1) == "GFP_A|0x1" and flag_names(format.flags, 0) == "none"
+    assert constant("1 << 99999999") == 0 and constant("__import__('os')") == 0 and constant("~1") == 2**64 - 2
+
+
+def test_symbols() -> None:
+    symbols = Symbols("1000 T _text\n1000 T startup\n2000 t __a\n2000 T a\n3000 t in_module\t[ext4]\n4000 D data\n")
+    assert [symbols.name(at) for at in (0xFFF, 0x1001, 0x2010, 0x3000)] == [
+        "", "startup+0x1", "a+0x10", "in_module+0x0 [ext4]"
+    ]  # fmt: skip
