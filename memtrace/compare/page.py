@@ -21,7 +21,7 @@ from .verdict import SHOWN, samples
 if TYPE_CHECKING:
     from .study import Study
 
-VERDICTS = {"exact": "exact", "significant": "significant", "none": "no difference shown",
+VERDICTS = {"exact": "exact", "significant": "significant", "none": "no difference",
             "untested": "too few replications"}
 CELLS_SHOWN = 200
 
@@ -109,7 +109,7 @@ def winner_table(study: Study) -> str:
         rows.append((w.circumstance, w.measure.title, w.best if clear else "–", w.measure.show(w.value), w.second,
                      w.measure.show(w.second_value), margin, verdict))
     return tables.table(("circumstance", "measure", "winner", "best value", "second", "its value", "margin", "verdict"),
-                        rows, names=(0, 2, 4), words=(1, 7))
+                        rows, names=(2, 4), words=(0, 1, 7))
 
 
 def _cells(study: Study) -> str:

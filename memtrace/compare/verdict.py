@@ -100,7 +100,7 @@ def winners(cells: pd.DataFrame, grid: Grid, least_effect_pct: float = LEAST_EFF
             ranked = sorted(((choice, sample) for (where, choice), sample in by.items() if where == circumstance),
                             key=lambda item: -measure.better * item[1].mean)
             if len(ranked) > 1 and any(sample.mean for _, sample in ranked):
-                found.append((circumstance, measure, *ranked[0], *ranked[1]))
+                found.append((circumstance, measure, *_best_two(ranked)))
     corrected = holm([p_value(best, second) for _, _, _, best, _, second in found])
     out = []
     for (circumstance, measure, choice, best, other, second), p in zip(found, corrected, strict=True):
@@ -119,6 +119,21 @@ def winners(cells: pd.DataFrame, grid: Grid, least_effect_pct: float = LEAST_EFF
     order = {measure.name: i for i, measure in enumerate(MEASURES)}
     where = {circumstance: i for i, circumstance in enumerate(dict.fromkeys(w.circumstance for w in out))}
     return sorted(out, key=lambda w: (where[w.circumstance], order[w.measure.name]))
+
+
+def _best_two(ranked: Sequence[tuple[str, Sample]]) -> tuple[str, Sample, str, Sample]:
+    """
+    The best, and the next that is not the very same.
+
+    Choices with equal values share a place, as where a setting is one that an allocator does not read.
+    """
+    _, best = ranked[0]
+    same = [choice for choice, sample in ranked if sample.values == best.values]
+    others = [(choice, sample) for choice, sample in ranked if sample.values != best.values]
+    if not others:
+        return ranked[0][0], best, *ranked[1]
+    name = same[0] if len(same) == 1 else f"{same[0]} (and {len(same) - 1} with equal values)"
+    return name, best, *others[0]
 
 
 def sentences(found: Sequence[Winner], cells: pd.DataFrame, grid: Grid, least_effect_pct: float) -> list[str]:

@@ -120,6 +120,13 @@ def test_equal_choices_have_no_winner(trace: str, tmp_path: Path) -> None:
     assert "is best" not in " ".join(study.conclusions)
 
 
+def test_equal_choices_share_a_place(trace: str, tmp_path: Path) -> None:
+    study = compare(trace, allocator=["slub", "slob"], settings=SETTINGS, out=tmp_path / "study", report=False)
+    slab = study.winners.set_index("measure").loc["peak_slab_bytes"]
+    assert slab["best"] == "slob, cpu_partial=0 (and 1 with equal values)"
+    assert slab["second"].startswith("slub") and slab["verdict"] == "exact"
+
+
 def test_a_combination_that_no_kernel_had_is_left_out_and_named(trace: str, tmp_path: Path) -> None:
     study = compare(trace, allocator=["slub", "slob"], kernel=["6.1", "6.18"], out=tmp_path / "study")
     assert len(study.measures) == 3
