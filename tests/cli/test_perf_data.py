@@ -45,6 +45,7 @@ def columns(path: Path) -> dict[str, Any]:
     return {name: values[kept] for name, values in found.items()}
 
 
+@pytest.mark.slow  # of a loaded machine: perf may print events late that it got late, which this sorts by time
 def test_equals_perf_script(recording: tuple[Path, Path]) -> None:
     data, text = recording
     ours, theirs = columns(data), columns(text)
