@@ -34,7 +34,7 @@ TOTAL = 0.01
 MANY, EACH, MOST = 20, 0.05, 0.9
 """
 Caches of so many slabs, how far each may be off, and how many of them must be within that, over both dumps. Measured:
-31 of 34, 40 of 41 within 5 %, and 30 of 30. On slub_std_512m maple_node is off by 3 of 29 slabs after the workload and
+31 of 34, 39 of 41 within 5 %, and 30 of 30. On slub_std_512m maple_node is off by 3 of 29 slabs after the workload and
 kmalloc-512 by 4 of 69: a virtual CPU that the host had stopped between a row and its operation.
 """
 
