@@ -196,7 +196,9 @@ class SlabSums:
         ptr: cython.ulonglong[:] = view(chunk.ptr)
         site: cython.int[:] = view(chunk.call_site)
         req: cython.longlong[:] = view(np.maximum(chunk.bytes_req, 0))
-        alloc: cython.longlong[:] = view(np.maximum(chunk.bytes_alloc, 0))
+        # Traces by hand and synthetic ones hold requests only: then nothing is taken to be wasted.
+        alloc: cython.longlong[:] = view(np.where(chunk.bytes_alloc < 0, np.maximum(chunk.bytes_req, 0),
+                                                  chunk.bytes_alloc))
         node: cython.short[:] = view(chunk.node)
         i: cython.Py_ssize_t
         kind: cython.int

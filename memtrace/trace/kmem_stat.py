@@ -11,7 +11,7 @@ import numpy as np
 from memtrace.errors import ConfigError
 
 from .kmem_core import PageSums, SlabSums
-from .schema import EventChunk, TraceVocab
+from .schema import EV_CACHE_ALLOC, EV_KMALLOC, EventChunk, TraceVocab
 from .source import TraceReader
 
 SLAB_SORTS = ("ptr", "callsite", "bytes", "hit", "pingpong", "frag")
@@ -142,9 +142,12 @@ class KmemStat:
         self._vocab = vocab
         self._slab = SlabSums()
         self._pages = PageSums(live)
+        self.without_size = 0
+        """Allocations of objects whose events do not say how large they came out."""
 
     def add(self, chunk: EventChunk) -> None:
         self._slab.add(chunk, len(self._vocab.call_site))
+        self.without_size += int(((chunk.bytes_alloc < 0) & np.isin(chunk.event, (EV_KMALLOC, EV_CACHE_ALLOC))).sum())
         self._pages.add(chunk)
 
     def slab(self) -> SlabStat:

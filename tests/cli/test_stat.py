@@ -167,3 +167,15 @@ def test_pages_equal_perf_kmem(recording: tuple[Path, Path]) -> None:
     for one in ours["caller"]:
         mine[one["order"], one["bytes"] // 1024, one["gfp"]] += one["hit"]
     assert found == mine
+
+
+def test_requests_alone_waste_nothing(tmp_path: Path) -> None:
+    """A trace written by hand says what was asked for, not what was given."""
+    trace = tmp_path / "hand.csv"
+    trace.write_text("ts_ns,cpu,event,ptr,bytes_req,call_site\n0,0,kmalloc,0x1000,100,f\n5,0,kfree,0x1000,,f\n")
+    result = CliRunner().invoke(command, [str(trace), "--slab", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "1 allocations do not say" in result.stderr
+    slab = json.loads(result.stdout)["slab"]
+    summary = slab.get("summary", slab)
+    assert summary["bytes_requested"] == summary["bytes_allocated"] == 100
