@@ -69,7 +69,7 @@ def command(
         stat = kmem_stat(reader, live=live, window=times, progress=counting)
         tables = _Tables(stat, slab_keys, page_keys, caller, alloc)
     if slab and stat.without_size:
-        click.echo(f"{stat.without_size:,} allocations do not say how many bytes were given; taken to be those asked for.",
+        click.echo(f"{stat.without_size:,} allocations do not say how many bytes were given; taken to be as asked for.",
                    err=True)
     n = -1 if lines is None else lines
     if as_json:
