@@ -67,6 +67,8 @@ def cli() -> None:
     memtrace info TRACE               what is in it
     memtrace replay TRACE -o DIR      run it; DIR/report.html tells what happened
     memtrace show DIR slabinfo        what /proc/slabinfo would have said
+    memtrace compare DIR-A DIR-B      what differs between two runs
+    memtrace validate TRACE           how far the model can be trusted
     """
 
 
