@@ -37,6 +37,8 @@ class Measure:
         return f"{value:.2f} %" if self.unit == "%" else f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
 
 
+_SIMULATED = "simulated, on costs of which some are assumed"
+
 MEASURES: tuple[Measure, ...] = (
     Measure("peak_used_bytes", "Peak of memory in use", "bytes", -1,
             "pages that are neither free nor on per-CPU lists, at the sample with most of them, whatever they are for"),
@@ -52,11 +54,11 @@ MEASURES: tuple[Measure, ...] = (
     Measure("frag_pct", "External fragmentation at the end", "%", -1,
             f"free memory in blocks smaller than order {HUGE_ORDER}"),
     Measure("least_free_bytes", "Least free memory", "bytes", 1, "free and per-CPU pages where they were fewest"),
-    Measure("alloc_mean_ns", "Mean allocation time", "ns", -1, "simulated, waits for locks included"),
-    Measure("alloc_p99_ns", "99th percentile of allocation time", "ns", -1, "simulated"),
-    Measure("free_mean_ns", "Mean free time", "ns", -1, "simulated, waits for locks included"),
-    Measure("busy_ns", "Time in the allocators", "ns", -1, "all operations of all CPUs together, simulated"),
-    Measure("wait_ns", "Waiting for locks", "ns", -1, "all locks together, simulated"),
+    Measure("alloc_mean_ns", "Mean allocation time", "ns", -1, f"waits for locks included; {_SIMULATED}"),
+    Measure("alloc_p99_ns", "99th percentile of allocation time", "ns", -1, _SIMULATED),
+    Measure("free_mean_ns", "Mean free time", "ns", -1, f"waits for locks included; {_SIMULATED}"),
+    Measure("busy_ns", "Time in the allocators", "ns", -1, f"all operations of all CPUs together; {_SIMULATED}"),
+    Measure("wait_ns", "Waiting for locks", "ns", -1, f"all locks together; {_SIMULATED}"),
     Measure("failures", "Allocations that failed", "", -1, "rows of table failures"),
     Measure("unused_rows", "Rows not used", "", -1, "rows of the trace that asked for something and were not replayed"),
 )

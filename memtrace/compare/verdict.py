@@ -169,7 +169,8 @@ def _margin(winner: Winner) -> str:
 
 def basis(cells: pd.DataFrame, grid: Grid, least_effect_pct: float) -> str:
     """What the words rest on."""
-    small = f"Differences below {least_effect_pct:g} % are called none."
+    small = (f"Differences below {least_effect_pct:g} % are called none. Times are simulated and rest on a table of "
+             "costs, part of which is assumed.")
     if grid.pool_traces:
         traces = cells["trace"].nunique()
         return (f"The {traces} traces are taken as recordings of one workload: intervals are of their mean (95 %), "
