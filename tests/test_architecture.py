@@ -25,7 +25,7 @@ FORBIDDEN = {
     "fidelity": {"simpy", "byhand", "compare", "cli"},
     "compare": {"simpy", "mm", "schedule", "trace", "fidelity", "byhand", "cli"},
     "record": {"simpy", "mm", "schedule", "metrics", "report", "fidelity", "byhand", "cli", "run"},
-    "byhand": {"simpy", "trace", "metrics", "report", "fidelity", "compare", "cli", "run"},
+    "byhand": {"simpy", "trace", "metrics", "fidelity", "compare", "cli", "run"},
     "report": {"simpy", "mm", "schedule", "trace", "fidelity", "byhand", "compare", "cli", "run"},
     "synthetic": {"simpy", "mm", "schedule", "metrics", "report", "fidelity", "byhand", "compare", "cli", "run"},
 }

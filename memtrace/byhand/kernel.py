@@ -25,10 +25,16 @@ from ..mm.vmalloc import VMALLOC_START
 from ..schedule.daemons import make_daemons
 from ..units import format_size
 from . import views
+from .blocks import Block
+from .blocks import blocks as find_blocks
 from .caller import ANY_NODE, NULL, Address, Cache, Caller, Page
+from .slabs import SlabView
+from .slabs import slabs as find_slabs
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .plot import KernelPlot
 
 _BASE = "vm-512m-4cpu"
 
@@ -381,6 +387,35 @@ class Kernel(Caller):
     def counters(self) -> pd.DataFrame:
         """The slab allocator's own statistics by cache and CPU."""
         return views.counters(self.machine)
+
+    def blocks(self, pfn: int, order: int = MAX_ORDER) -> list[Block]:
+        """The ``2**order`` page frames around ``pfn`` as blocks of the buddy system, by address."""
+        if not 0 <= order <= MAX_ORDER or not 0 <= pfn < self.machine.frames.nr_frames:
+            last = self.machine.frames.nr_frames - 1
+            self._bug("blocks", f"pfn {int(pfn):#x}, order {order}",
+                      f"a pfn of 0 to {last:#x}, an order of 0 to {MAX_ORDER}")
+        return find_blocks(self.machine, int(pfn) & -(1 << order), order)
+
+    def slabs(self, cache: Cache | str | None = None) -> list[SlabView]:
+        """
+        The slabs of a cache (or the cache of this name; None: of all), by address, byte by byte.
+
+        SLOB has no slabs of one cache: its pages are given in which an object of that cache lies.
+        """
+        if cache is None:
+            return find_slabs(self.machine)
+        name = cache if isinstance(cache, str) else cache.name
+        index = self.slab.find_cache(name)
+        if index < 0:
+            self._bug("slabs", f"cache {name}", "one that exists, by the name that slabinfo() or its creator gives it")
+        return find_slabs(self.machine, index)
+
+    @property
+    def plot(self) -> KernelPlot:
+        """Pictures: ``plot.buddy(pfn)`` and ``plot.slabs(cache)``."""
+        from .plot import KernelPlot
+
+        return KernelPlot(self)
 
     def validate(self) -> None:
         """Recount everything; raises ModelError at the first broken invariant."""

@@ -11,7 +11,7 @@ import pytest
 
 import memtrace as mt
 from memtrace.mm.boot import ALLOCATORS
-from memtrace.mm.constants import PAGE_SHIFT, SLAB_HWCACHE_ALIGN, SLAB_TYPESAFE_BY_RCU
+from memtrace.mm.constants import MAX_ORDER, PAGE_SHIFT, SLAB_HWCACHE_ALIGN, SLAB_TYPESAFE_BY_RCU
 from memtrace.mm.vmalloc import VMALLOC_START
 
 STEPS = 1500
@@ -205,6 +205,50 @@ class Caller:
         self.k.advance("6s")
 
 
+def check_blocks(k: mt.Kernel) -> None:
+    """Blocks leave no page out and name none twice, and count what buddyinfo and zoneinfo count."""
+    free: dict[int, int] = dict.fromkeys(range(MAX_ORDER + 1), 0)
+    parked, at = 0, 0
+    while at < k.machine.frames.nr_frames:
+        for block in k.blocks(at, MAX_ORDER):
+            assert block.pfn == at
+            at += block.pages
+            if block.state == "free":
+                free[block.order] += 1
+                assert (block.pfn ^ block.buddy) == block.pages
+            parked += block.pages * (block.state == "pcp")
+    assert free == k.buddyinfo().sum().to_dict()
+    assert parked == k.zoneinfo().pcp_pages.sum()
+
+
+def check_slabs(caller: Caller) -> None:
+    """Pieces leave no byte out and name none twice; objects in use are those that were handed out."""
+    k = caller.k
+    live, slabs = set(), k.slabs()
+    for view in slabs:
+        at = 0
+        for piece in view.pieces:
+            assert (piece.offset, piece.size > 0) == (at, True)
+            at += piece.size
+            if piece.state == "live":
+                live.add((view.pfn << PAGE_SHIFT) + piece.offset)
+        assert at == 4096 << view.order
+        assert view.place != "full" or view.count("free") == 0
+        assert {f"CPU {piece.cpu}" for piece in view.pieces if piece.cpu >= 0} <= {view.place} or k.slab.name == "slab"
+    given = {p for p in caller.ranges.starts if k.machine.frames.slab[p >> PAGE_SHIFT] >= 0 and k.slab.is_live(p)}
+    # Objects that pages of kfree_rcu and the like are kept in are nobody's here.
+    assert given <= live
+    assert len(live) == (sum(s.live for s in k.slab.caches) if k.slab.name != "slob"
+                         else sum(word & 0xFFFF > 0 for word in k.slab.live.values()))
+    if k.slab.name != "slob":
+        info = k.slabinfo()
+        assert len(slabs) == info.num_slabs.sum()
+        cached = sum(view.count("cached") + view.count("free") for view in slabs)
+        assert cached + len(live) == info.num_objs.sum()
+        for name in info.index[:3]:
+            assert k.slabs(name) == [view for view in slabs if view.cache == name]
+
+
 def free_pages(k: mt.Kernel) -> int:
     """Pages that nobody uses, when no cache, CPU or array keeps any."""
     for s in k.slab.caches:
@@ -227,6 +271,8 @@ def test_random_calls(kernel: str, allocator: str, seed: int) -> None:
             caller.step()
             if step % VALIDATE_EVERY == 0:
                 caller.k.validate()
+                check_blocks(caller.k)
+                check_slabs(caller)
         caller.free_all()
     caller.k.validate()
     assert free_pages(caller.k) == before
