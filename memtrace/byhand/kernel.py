@@ -22,6 +22,7 @@ from ..mm.constants import MAX_ORDER, PAGE_SHIFT, ZERO_SIZE_PTR
 from ..mm.gfp import GFP_BIT_ZERO, GFP_KERNEL
 from ..mm.shrinker import DEFAULT_SEEKS, SHRINK_BATCH, Shrinker
 from ..mm.vmalloc import VMALLOC_START
+from ..report.wording import for_notebook, shorten, visible
 from ..schedule.daemons import make_daemons
 from ..units import format_size
 from . import views
@@ -427,4 +428,5 @@ class Kernel(Caller):
                 f"{m.nodes} node(s), {format_size(m.managed_pages << PAGE_SHIFT)} managed, t = {self.now} ns>")
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.buddyinfo().to_html()}{self.slabinfo().to_html()}"
+        caches = self.slabinfo().rename(index=lambda name: shorten(visible(name), 64))
+        return for_notebook(f"<p>{escape(repr(self))}</p>", self.buddyinfo().to_html(), caches.to_html())

@@ -15,6 +15,7 @@ import pandas as pd
 
 from .. import __version__, compiled
 from ..errors import ConfigError, MetricsError
+from ..report.wording import for_notebook
 from .cells import Done, Namer, source_digest
 from .cluster import run_cells_on
 from .dataset import MEASURES_TABLE, write_dataset, write_measures
@@ -109,7 +110,7 @@ class Study:
         from .page import winner_table
 
         said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.conclusions)
-        return f"{said}{winner_table(self)}"
+        return for_notebook(said, winner_table(self))
 
 
 def compare(

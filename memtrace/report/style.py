@@ -163,7 +163,8 @@ def svg_text(figure: Figure) -> str:
     """The figure as an SVG document: equal bytes for equal figures."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    # Beside the outlines of each text stands a comment with the text. XML allows no "--" there; names may have it.
+    return re.sub(r"<!--.*?-->\s*", "", out.getvalue(), flags=re.DOTALL)
 
 
 def inline_svg(svg: str, prefix: str, title: str) -> str:

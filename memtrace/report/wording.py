@@ -30,3 +30,8 @@ def shorten(text: object, width: int = 28) -> str:
         return shown
     head = width // 2
     return shown[:head] + "…" + shown[len(shown) - (width - 1 - head):]
+
+
+def for_notebook(*parts: str) -> str:
+    """Join pieces of HTML to what a notebook shows of an object; "$" in a name does not begin a formula there."""
+    return f'<div class="tex2jax_ignore mathjax_ignore">{"".join(parts)}</div>'

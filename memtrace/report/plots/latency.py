@@ -24,7 +24,8 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     latency = df_latency(run)
     if latency.empty:
         return style.empty_figure("No operation was replayed.", figure)
-    figure = figure or style.new_figure(1.7 + 0.25 * len(latency))
+    rows = max(len(latency), 3)
+    figure = figure or style.new_figure(1.7 + 0.25 * rows)
     axes = figure.subplots()
     colours = [OP_COLOURS.get(op, style.OTHER) for op in latency["op"]]
     y = np.arange(len(latency))
@@ -39,7 +40,7 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     axes.scatter(np.maximum(latency["max_ns"], 1), y, marker="o", s=16, color=colours, zorder=3)
     axes.set_yticks(y, [f"{row.op} {row.path}".replace("_", " ") + (" *" if is_assumed(run, row.op, row.path) else "")
                         for row in latency.itertuples()], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(rows - 0.4, -0.6)
     axes.set_xscale("log")
     axes.set_xlim(float(low.min()) * 0.7, float(max(latency["max_ns"].max(), 2)) * 1.5)
     axes.grid(axis="y", visible=False)
@@ -47,7 +48,7 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     axes.set_xlabel("simulated time of one operation, waiting for locks included   (* rests on an assumed cost)")
     for i, count in enumerate(latency["count"]):
         axes.text(1.01, i, f"{count:,}", transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-    axes.text(1.01, -1, "operations", transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    axes.text(1.01, 1, "operations", transform=axes.transAxes, va="bottom", fontsize=8.5)
     figure.legend(loc="outside lower center", ncols=4, handles=[
         Line2D([], [], color=style.INK, linewidth=8, label="shortest to 90 % (pale: median)"),
         Line2D([], [], color=style.INK, linewidth=1.6, label="to 99.9 %"),
