@@ -30,7 +30,8 @@ if TYPE_CHECKING:
         GFP_NOWAIT,
         GFP_USER,
     )
-    from .run import Run, replay
+    from .report.result import Run
+    from .run import replay
     from .synthetic.write import synth
 
 __version__ = "0.1.0"
@@ -72,7 +73,7 @@ _HOME = {
     "MetricsError": "errors",
     "MisuseError": "errors",
     "TraceError": "errors",
-    "Run": "run",
+    "Run": "report.result",
     "Study": "compare.study",
     "compare": "compare.study",
     "replay": "run",

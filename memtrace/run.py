@@ -17,13 +17,11 @@ from .config import KernelConfig, ReplayConfig
 from .errors import ConfigError
 from .hotplug import HotplugEvent, parse_hotplug
 from .kernels import check_allocator, load_kernel
+from .report.result import Run
 from .start import Start, choose_start, complete, lay_out_start
 from .units import parse_size, parse_time
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from .report.frames import RunFrames
     from .schedule.clock import Played
     from .schedule.dispatch import Dispatcher
     from .trace.requests import Census
@@ -38,32 +36,6 @@ REPLAYED = ("ts_ns", "cpu", "task", "event", "call_site", "ptr", "name", "bytes_
 MAX_SPEED = 1e6
 MAP_SAMPLES = 60
 """The map of physical memory looks at every page, so it is taken less often than the rest."""
-
-
-class Run:
-    """
-    A finished replay: its folder, and its tables as pandas frames.
-
-    Examples
-    --------
-    >>> run = replay("trace.csv")  # doctest: +SKIP
-    >>> run.table("caches").tail()  # doctest: +SKIP
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        from .report.frames import RunFrames
-
-        self.path = Path(path)
-        self.frames: RunFrames = RunFrames(path)
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """manifest.json: config, counts by cause, notes, timings."""
-        return self.frames.manifest
-
-    def table(self, name: str) -> pd.DataFrame:
-        """One of the tables of docs/metrics.md."""
-        return self.frames.table(name)
 
 
 def replay(

@@ -19,13 +19,13 @@ from .headline import Card, headline
 from .plots import (
     cache_memory,
     callsite_waste,
+    fragmentation,
     free_blocks,
     hit_rates,
     latency,
     lock_waits,
     memory_map,
     percpu_memory,
-    unusable_index,
 )
 from .tables import esc
 
@@ -36,7 +36,7 @@ FIGURES: tuple[tuple[str, ModuleType], ...] = (
     ("lock_waits", lock_waits),
     ("callsite_waste", callsite_waste),
     ("free_blocks", free_blocks),
-    ("unusable_index", unusable_index),
+    ("fragmentation", fragmentation),
     ("memory_map", memory_map),
     ("percpu_memory", percpu_memory),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from ..units import format_size, format_time
 from .wording import shorten, visible
@@ -95,11 +97,77 @@ def new_figure(height_in: float) -> Figure:
     return figure
 
 
-def empty_figure(why: str, figure: Figure | None = None) -> Figure:
-    """A low figure that says why there is nothing to draw."""
-    figure = figure or new_figure(1.0)
-    figure.text(0.5, 0.5, why, ha="center", va="center", color=INK, fontsize=11)
-    return figure
+class Canvas:
+    """
+    Where a figure is drawn: a new one, as high as it turns out to need, or axes that somebody gave.
+
+    Parameters
+    ----------
+    axes
+        Axes to draw on; their figure, and what is around them, stay as they are.
+    make
+        What makes a new figure, from its height in inches.
+    """
+
+    def __init__(self, axes: Axes | None = None, make: Callable[[float], Figure] = new_figure) -> None:
+        self._given, self._make = axes is not None, make
+        self._axes = axes
+
+    def open(self, height_in: float) -> Axes:
+        """The axes to draw on; a new figure gets this height."""
+        if self._axes is None:
+            self._axes = self._make(height_in).subplots()
+        return self._axes
+
+    @property
+    def axes(self) -> Axes:
+        """The axes, once they are open."""
+        assert self._axes is not None, "nothing has been drawn"
+        return self._axes
+
+    @property
+    def figure(self) -> Figure:
+        """The figure that the axes are in."""
+        figure: Any = self.axes.get_figure()
+        return figure
+
+    def nothing(self, why: str) -> Figure:
+        """Say why there is nothing to draw, in a low figure."""
+        axes = self.open(1.0)
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, why, ha="center", va="center", color=INK, fontsize=11, transform=axes.transAxes)
+        return self.figure
+
+    def legend(self, side: str, ncols: int = 1, **options: Any) -> None:
+        """
+        A legend that covers no data: at the ``right`` of the axes, or ``below`` them.
+
+        In a figure of our own the layout makes room for it; at given axes it hangs on them, since their figure
+        may hold others.
+        """
+        if "handles" not in options:
+            options["handles"], options["labels"] = self.axes.get_legend_handles_labels()
+        if not self._given:
+            place = "outside right upper" if side == "right" else "outside lower center"
+            self.figure.legend(loc=place, ncols=ncols, **options)
+        elif side == "right":
+            self.axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, ncols=ncols, **options)
+        else:
+            # Below the axis' own ticks and label, however high the axes are.
+            under = self.axes.transAxes + ScaledTranslation(0.0, -UNDER_IN, self.figure.dpi_scale_trans)
+            self.axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=under, borderaxespad=0.0,
+                             ncols=min(ncols, 3), **options)
+
+
+UNDER_IN = 0.55
+"""Height of an axis' ticks and label."""
+
+
+def name_ticks(axis: Any, names: Sequence[str], **options: Any) -> None:
+    """Ticks at 0, 1, 2, … that carry names from the trace; whoever made the axes, ``$`` in a name is no formula."""
+    axis.set_ticks(range(len(names)), names, **options)
+    for text in axis.get_ticklabels():
+        text.set_parse_math(False)
 
 
 def samples(frame: pd.DataFrame) -> pd.DataFrame:
@@ -152,11 +220,6 @@ def sequence(n: int) -> list[Any]:
     """``n`` colours from dark to bright for things that have an order; viridis without its ends,
     which vanish on dark and on white."""
     return [matplotlib.colormaps["viridis"](0.25 + 0.67 * i / max(1, n - 1)) for i in range(n)]
-
-
-def legend_outside(figure: Figure, axes: Axes, columns: int = 1, **options: Any) -> None:
-    """A legend to the right of the axes, where it covers no data; the layout makes room for it."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", ncols=columns, **options)
 
 
 def svg_text(figure: Figure) -> str:

@@ -111,7 +111,7 @@ def test_legends_cover_no_data(folder_of) -> None:
 
 def test_figures_hold_the_tables_numbers(folder_of) -> None:
     run = RunFrames(folder_of("normal"))
-    axes = importlib.import_module("memtrace.report.plots.unusable_index").draw(run).axes[0]
+    axes = importlib.import_module("memtrace.report.plots.fragmentation").draw(run).axes[0]
     assert len(axes.lines) == 10
     axes = lock_waits.draw(run).axes[0]
     assert [bar.get_width() for bar in axes.patches] == df_locks(run)["wait_ns"].head(lock_waits.TOP).tolist()
@@ -190,5 +190,5 @@ def test_slob_has_no_hit_rate(folder_of, tmp_path: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     run = RunFrames(folder)
     assert [card.value for card in headline(run) if card.what == "Fast-path hit rate"] == ["none"]
-    assert not hit_rates.draw(run).axes
+    assert not hit_rates.draw(run).axes[0].axison
     assert "SLOB" in hit_rates.sentence(run)

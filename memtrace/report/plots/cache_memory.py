@@ -14,33 +14,33 @@ TOP = 10
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
-    """Stacked bytes of slab pages of the ten largest caches, and of all others together."""
-    wide, others = df_cache_bytes(run, TOP)
+def draw(run: RunFrames, canvas: style.Canvas | None = None, top: int = TOP) -> Figure:
+    """Stacked bytes of slab pages of the ``top`` largest caches, and of all others together."""
+    canvas = canvas or style.Canvas()
+    wide, others = df_cache_bytes(run, top)
     if wide.empty:
-        return style.empty_figure("No cache held any slab.", figure)
-    figure = figure or style.new_figure(4.2)
-    axes = figure.subplots()
+        return canvas.nothing("No cache held any slab.")
+    axes = canvas.open(4.2)
     wide = style.samples(wide)
     x = style.time_axis(axes, wide.index)
     bottom = wide.iloc[:, 0] * 0.0
     handles = []
     for i, name in enumerate(wide.columns):
         rest = name == OTHER_CACHES
-        top = bottom + wide[name]
+        upper = bottom + wide[name]
         handles.append(axes.fill_between(
-            x, bottom, top, step="post", linewidth=0.3, edgecolor=style.PAPER,
+            x, bottom, upper, step="post", linewidth=0.3, edgecolor=style.PAPER,
             facecolor=style.OTHER if rest else style.OKABE_ITO[i % len(style.OKABE_ITO)],
             # Seven colours can be told apart; the second round is hatched.
             hatch="////" if not rest and i >= len(style.OKABE_ITO) else None,
             label=f"{others} other{'s' if others > 1 else ''}" if rest else style.label(name)))
-        bottom = top
+        bottom = upper
     axes.set_ylabel("slab pages")
     axes.set_ylim(0, float(bottom.max()) * 1.05)
     style.size_axis(axes.yaxis)
     # The legend's top is the stack's top.
-    figure.legend(handles=handles[::-1], loc="outside right upper")
-    return figure
+    canvas.legend("right", handles=handles[::-1])
+    return canvas.figure
 
 
 def sentence(run: RunFrames) -> str:

@@ -15,18 +15,18 @@ TOP = 15
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+def draw(run: RunFrames, canvas: style.Canvas | None = None, top: int = TOP) -> Figure:
     """Bytes allocated beyond what was requested, summed over the run, by call site and cache."""
+    canvas = canvas or style.Canvas()
     waste = df_waste(run)
-    worst = waste[waste["waste_bytes"] > 0].head(TOP)
+    worst = waste[waste["waste_bytes"] > 0].head(top)
     if worst.empty:
-        return style.empty_figure("No request was rounded up." if len(waste) else "No allocation was replayed.", figure)
-    figure = figure or style.new_figure(1.1 + 0.3 * max(len(worst), 3))
-    axes = figure.subplots()
+        return canvas.nothing("No request was rounded up." if len(waste) else "No allocation was replayed.")
+    axes = canvas.open(1.1 + 0.3 * max(len(worst), 3))
     y = np.arange(len(worst))
     axes.barh(y, worst["waste_bytes"], color=style.OKABE_ITO[5], height=0.7)
-    axes.set_yticks(y, [f"{style.label(row.call_site, 34)}  →  {style.label(row.cache, 20)}"
-                        for row in worst.itertuples()], fontsize=8.5)
+    style.name_ticks(axes.yaxis, [f"{style.label(row.call_site, 34)}  →  {style.label(row.cache, 20)}"
+                                  for row in worst.itertuples()], fontsize=8.5)
     axes.set_ylim(max(len(y), 3) - 0.5, -0.5)
     axes.set_xlim(0, float(worst["waste_bytes"].max()))
     axes.grid(axis="y", visible=False)
@@ -35,7 +35,7 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     for i, row in enumerate(worst.itertuples()):
         axes.text(1.01, i, f"{share(row.waste_bytes, row.bytes_allocated):.0f} % of {row.allocs:,} allocs",
                   transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-    return figure
+    return canvas.figure
 
 
 def sentence(run: RunFrames) -> str:

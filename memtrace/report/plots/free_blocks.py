@@ -14,13 +14,13 @@ TITLE = "Free memory by block size"
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+def draw(run: RunFrames, canvas: style.Canvas | None = None) -> Figure:
     """Pages in free blocks of each order, all zones together; a logarithmic axis that also shows 0."""
+    canvas = canvas or style.Canvas()
     pages = df_free_pages(run)
     if pages.empty:
-        return style.empty_figure("No sample of the free lists.", figure)
-    figure = figure or style.new_figure(4.0)
-    axes = figure.subplots()
+        return canvas.nothing("No sample of the free lists.")
+    axes = canvas.open(4.0)
     pages = style.samples(pages)
     x = style.time_axis(axes, pages.index)
     colours = style.sequence(len(pages.columns))
@@ -31,8 +31,8 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     axes.set_ylim(0, max(10.0, float(pages.to_numpy().max()) * 1.6))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_ylabel("pages in free blocks")
-    style.legend_outside(figure, axes, title="order (block size)", reverse=True)
-    return figure
+    canvas.legend("right", title="order (block size)", reverse=True)
+    return canvas.figure
 
 
 def sentence(run: RunFrames) -> str:

@@ -17,30 +17,30 @@ ANNOTATE_CPUS = 10
 """Up to so many CPUs each cell has room for its number."""
 
 
-def shown_caches(hits: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def shown_caches(hits: pd.DataFrame, top: int = TOP) -> tuple[pd.DataFrame, int]:
     """
     The busiest caches.
 
     Returns
     -------
-    Sums of hits and allocs by cache, busiest first, at most ``TOP``, and how many more had allocations.
+    Sums of hits and allocs by cache, busiest first, at most ``top``, and how many more had allocations.
     """
     by_cache = hits.groupby("cache")[["hits", "allocs"]].sum()
     by_cache = by_cache[by_cache["allocs"] > 0].sort_values("allocs", ascending=False, kind="stable")
-    return by_cache.head(TOP), max(0, len(by_cache) - TOP)
+    return by_cache.head(top), max(0, len(by_cache) - top)
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+def draw(run: RunFrames, canvas: style.Canvas | None = None, top: int = TOP) -> Figure:
     """Rows are the busiest caches, columns the CPUs; grey where a CPU allocated nothing."""
+    canvas = canvas or style.Canvas()
     hits = df_hits(run)
-    caches, _ = shown_caches(hits)
+    caches, _ = shown_caches(hits, top)
     if caches.empty:
-        return style.empty_figure("No slab allocation was replayed.", figure)
+        return canvas.nothing("No slab allocation was replayed.")
     if not run.has_fast_path:
-        return style.empty_figure("SLOB has no fast path.", figure)
-    figure = figure or style.new_figure(max(2.2, 1.2 + 0.21 * len(caches)))
-    axes = figure.subplots()
+        return canvas.nothing("SLOB has no fast path.")
+    axes = canvas.open(max(2.2, 1.2 + 0.21 * len(caches)))
     cpus = sorted(set(hits["cpu"]))
     rate = (hits.groupby(["cache", "cpu"])[["hits", "allocs"]].sum().unstack("cpu")
             .reindex(caches.index).fillna(0))
@@ -51,7 +51,7 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     image = axes.imshow(np.ma.masked_invalid(percent), aspect="auto", cmap=colours, vmin=0, vmax=100,
                         interpolation="none")
     axes.grid(False)
-    axes.set_yticks(range(len(caches)), [style.label(name) for name in caches.index], fontsize=8.5)
+    style.name_ticks(axes.yaxis, [style.label(name) for name in caches.index], fontsize=8.5)
     step = -(-len(cpus) // 32)
     axes.set_xticks(range(0, len(cpus), step), [str(cpu) for cpu in cpus[::step]])
     axes.set_xlabel("CPU (grey: no allocation there)")
@@ -60,11 +60,11 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
             if not np.isnan(value):
                 axes.text(column, row, _percent(value), ha="center", va="center", fontsize=7.5,
                           color="#000000" if value > 55 else "#ffffff")
-    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=30)
+    bar = canvas.figure.colorbar(image, ax=axes, pad=0.01, aspect=30)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     bar.set_label("on the fast path")
     bar.outline.set_visible(False)
-    return figure
+    return canvas.figure
 
 
 def _percent(value: float) -> str:

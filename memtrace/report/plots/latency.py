@@ -19,14 +19,14 @@ OP_COLOURS = {"alloc": style.OKABE_ITO[0], "free": style.OKABE_ITO[2], "page_all
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+def draw(run: RunFrames, canvas: style.Canvas | None = None) -> Figure:
     """A row a path: thick to the 90th percentile, thin to the 99.9th, a dot at the longest; log axis."""
+    canvas = canvas or style.Canvas()
     latency = df_latency(run)
     if latency.empty:
-        return style.empty_figure("No operation was replayed.", figure)
+        return canvas.nothing("No operation was replayed.")
     rows = max(len(latency), 3)
-    figure = figure or style.new_figure(1.7 + 0.25 * rows)
-    axes = figure.subplots()
+    axes = canvas.open(1.7 + 0.25 * rows)
     colours = [OP_COLOURS.get(op, style.OTHER) for op in latency["op"]]
     y = np.arange(len(latency))
     # A path whose times are all equal still shows as a mark of some width.
@@ -49,13 +49,13 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     for i, count in enumerate(latency["count"]):
         axes.text(1.01, i, f"{count:,}", transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
     axes.text(1.01, 1, "operations", transform=axes.transAxes, va="bottom", fontsize=8.5)
-    figure.legend(loc="outside lower center", ncols=4, handles=[
+    canvas.legend("below", ncols=4, handles=[
         Line2D([], [], color=style.INK, linewidth=8, label="shortest to 90 % (pale: median)"),
         Line2D([], [], color=style.INK, linewidth=1.6, label="to 99.9 %"),
         Line2D([], [], color=style.INK, linestyle="", marker="|", markersize=11, markeredgewidth=2, label="99 %"),
         Line2D([], [], color=style.INK, linestyle="", marker="o", markersize=4, label="longest"),
     ])
-    return figure
+    return canvas.figure
 
 
 def sentence(run: RunFrames) -> str:

@@ -15,17 +15,17 @@ TOP = 12
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+def draw(run: RunFrames, canvas: style.Canvas | None = None, top: int = TOP) -> Figure:
     """Total wait of the locks waited for longest, with how often each was taken and found taken."""
+    canvas = canvas or style.Canvas()
     locks = df_locks(run)
-    waited = locks[locks["wait_ns"] > 0].head(TOP)
+    waited = locks[locks["wait_ns"] > 0].head(top)
     if waited.empty:
-        return style.empty_figure("No CPU waited for a lock." if len(locks) else "No lock was taken.", figure)
-    figure = figure or style.new_figure(1.1 + 0.3 * max(len(waited), 3))
-    axes = figure.subplots()
+        return canvas.nothing("No CPU waited for a lock." if len(locks) else "No lock was taken.")
+    axes = canvas.open(1.1 + 0.3 * max(len(waited), 3))
     y = np.arange(len(waited))
     axes.barh(y, waited["wait_ns"], color=style.OKABE_ITO[0], height=0.7)
-    axes.set_yticks(y, [style.label(name, 34) for name in waited["lock"]], fontsize=9)
+    style.name_ticks(axes.yaxis, [style.label(name, 34) for name in waited["lock"]], fontsize=9)
     axes.set_ylim(max(len(y), 3) - 0.5, -0.5)
     axes.set_xlim(0, float(waited["wait_ns"].max()))
     axes.grid(axis="y", visible=False)
@@ -34,7 +34,7 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     for i, row in enumerate(waited.itertuples()):
         axes.text(1.01, i, f"{row.contended:,} of {row.acquisitions:,} waited; longest {format_time(row.max_wait_ns)}",
                   transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-    return figure
+    return canvas.figure
 
 
 def sentence(run: RunFrames) -> str:

@@ -43,13 +43,13 @@ def kinds(pages: np.ndarray, row_pages: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+def draw(run: RunFrames, canvas: style.Canvas | None = None) -> Figure:
     """Equal heights are equally many pageblocks, low addresses at the bottom; zones divided by lines."""
+    canvas = canvas or style.Canvas()
     found = df_memory_map(run)
     if found is None:
-        return style.empty_figure("No sample of physical memory.", figure)
-    figure = figure or style.new_figure(5.6)
-    axes = figure.subplots()
+        return canvas.nothing("No sample of physical memory.")
+    axes = canvas.open(5.6)
     kind, used = kinds(found.pages, found.row_pages)
     full = np.array([to_rgb(one) for one in (*COLOURS, FREE_COLOUR)])[kind]
     # Even one page in a row can be seen: strength begins at a fifth.
@@ -65,10 +65,10 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     _address_axis(axes, found.runs, rows)
     patches = [Patch(facecolor=FREE_COLOUR, edgecolor=style.OTHER, linewidth=0.5, label="free")]
     patches += [Patch(facecolor=COLOURS[i], label=SHOWN[i]) for i in range(len(USED)) if (kind == i).any()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), columnspacing=1.2,
+    canvas.legend("below", ncols=len(patches), handles=patches, columnspacing=1.2,
                   title=f"what most of a row's used pages are; the paler, the more of the row is free "
                         f"(a row is {format_size(found.row_pages.max() * PAGE_SIZE)})")
-    return figure
+    return canvas.figure
 
 
 def _address_axis(axes: Axes, runs: pd.DataFrame, rows: int) -> None:

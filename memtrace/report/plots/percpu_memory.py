@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from ...units import PAGE_SIZE, format_size
 from .. import style
@@ -14,13 +13,13 @@ TITLE = "Per-CPU memory"
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+def draw(run: RunFrames, canvas: style.Canvas | None = None) -> Figure:
     """What is populated, and what was asked for of it, on all possible CPUs."""
+    canvas = canvas or style.Canvas()
     percpu = df_percpu(run)
     if percpu.empty or not percpu["areas"].any():
-        return style.empty_figure("No per-CPU area was allocated.", figure)
-    figure = figure or style.new_figure(3.0)
-    axes = figure.subplots()
+        return canvas.nothing("No per-CPU area was allocated.")
+    axes = canvas.open(3.0)
     percpu = style.samples(percpu)
     x = style.time_axis(axes, percpu.index)
     populated = percpu["populated_pages"] * percpu["units"] * PAGE_SIZE
@@ -28,10 +27,10 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     axes.plot(x, populated, color=colours[0], drawstyle="steps-post", label="populated pages")
     axes.plot(x, percpu["bytes_requested"], color=colours[1], drawstyle="steps-post", linestyle="--", label="asked for")
     axes.set_ylim(0, float(max(populated.max(), percpu["bytes_requested"].max())) * 1.1)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_size(int(value))))
+    style.size_axis(axes.yaxis)
     axes.set_ylabel("on all possible CPUs")
-    style.legend_outside(figure, axes)
-    return figure
+    canvas.legend("right")
+    return canvas.figure
 
 
 def sentence(run: RunFrames) -> str:

@@ -14,13 +14,13 @@ TITLE = "Free memory in blocks too small to use (unusable free index)"
 
 
 @matplotlib.rc_context(style.RC)
-def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
+def draw(run: RunFrames, canvas: style.Canvas | None = None) -> Figure:
     """One line an order from 1: order 0 is 0 by definition while anything is free."""
+    canvas = canvas or style.Canvas()
     index = df_unusable(run)
     if index.empty:
-        return style.empty_figure("No sample of the free lists.", figure)
-    figure = figure or style.new_figure(4.0)
-    axes = figure.subplots()
+        return canvas.nothing("No sample of the free lists.")
+    axes = canvas.open(4.0)
     index = style.samples(index)
     x = style.time_axis(axes, index.index)
     orders = [order for order in index.columns if order > 0]
@@ -33,8 +33,8 @@ def draw(run: RunFrames, figure: Figure | None = None) -> Figure:
     axes.set_ylim(-0.01 * top, top)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.set_ylabel("share of free memory")
-    style.legend_outside(figure, axes, title="too small for order", reverse=True)
-    return figure
+    canvas.legend("right", title="too small for order", reverse=True)
+    return canvas.figure
 
 
 def sentence(run: RunFrames) -> str:
