@@ -83,8 +83,8 @@ class KernelPlot:
             raise MisuseError(f"plot.buddy: order {order}, least {least}; expected 0 <= least <= order <= {MAX_ORDER}.")
         found = self._kernel.blocks(pfn, order)
         first = int(pfn) & -(1 << order)
+        ax = _axes(ax, 0.9 + 0.36 * (order - least + 1))
         with matplotlib.rc_context(style.RC):
-            ax = _axes(ax, 0.9 + 0.36 * (order - least + 1))
             _tree(ax, found, first, order, least)
             last = first + (1 << order) - 1
             _title(ax, title or f"pages {first:#x} to {last:#x}: {format_size(PAGE_SIZE << order)}")
@@ -118,11 +118,11 @@ class KernelPlot:
         name = "" if cache is None else cache if isinstance(cache, str) else cache.name
         allocator = self._kernel.config.allocator
         shown = found[:_MOST_SLABS]
+        ax = _axes(ax, 1.2 + 0.42 * max(1, len(shown)))
         with matplotlib.rc_context(style.RC):
-            ax = _axes(ax, 1.2 + 0.42 * max(1, len(shown)))
             _slabs(ax, shown, name, each_named=cache is None and allocator != "slob")
             more = f", {len(found) - len(shown)} more not shown" if len(found) > len(shown) else ""
-            what = "pages" if allocator == "slob" else "slabs"
+            what = ("page" if allocator == "slob" else "slab") + ("s" if len(found) != 1 else "")
             _title(ax, title or f"{allocator.upper()}, {style.label(name or 'all caches')}: {len(found)} {what}{more}")
             if legend:
                 _legend(ax, _PIECES, {piece.state for view in shown for piece in view.pieces})
@@ -130,11 +130,17 @@ class KernelPlot:
 
 
 def _axes(ax: Axes | None, height_in: float) -> Axes:
+    """
+    ``ax``, or that of a new figure.
+
+    Not to be called within ``rc_context``: the first figure of a notebook makes pyplot interactive, which would be
+    undone with the rest at its end, and later figures would not be shown.
+    """
     if ax is not None:
         return ax
     from matplotlib import pyplot
 
-    _, ax = pyplot.subplots(figsize=(style.WIDTH_IN, height_in), layout="constrained")
+    _, ax = pyplot.subplots(figsize=(style.WIDTH_IN, height_in), layout="constrained", facecolor=style.PAPER)
     return ax
 
 
@@ -186,7 +192,7 @@ def _tree(ax: Axes, found: list[Block], first: int, order: int, least: int) -> N
     ax.set_xlim(-0.002 * width, 1.002 * width)
     ax.set_ylim(least - 0.5, order + 0.5)
     ax.set_yticks(range(least, order + 1), [f"order {row}  {format_size(PAGE_SIZE << row)}"
-                                            for row in range(least, order + 1)])
+                                            for row in range(least, order + 1)], fontsize=9)
     ax.set_xticks([])
     _bare(ax)
     free = [sum(block.state == "free" and min(block.order, order) == row for block in found)
@@ -232,5 +238,5 @@ def _slabs(ax: Axes, shown: list[SlabView], wanted: str, each_named: bool) -> No
     ax.set_yticks(range(len(shown)), [f"{view.pfn * PAGE_SIZE:#x}{name}\n{view.place}"
                                       for view, name in zip(shown, names, strict=True)], fontsize=8)
     ticks: list[Any] = [total * i // 4 for i in range(5)]
-    ax.set_xticks(ticks, [format_size(tick) if tick else "0" for tick in ticks])
+    ax.set_xticks(ticks, [format_size(tick) if tick else "0" for tick in ticks], fontsize=9)
     _bare(ax)
