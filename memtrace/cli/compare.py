@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EXIT_BOUND = 3
 """A condition of --fail-if holds; not 1, which is wrong input."""
+EXIT_INCOMPLETE = 1
+"""A replay's process died, so that the same command has something left to do."""
 EXIT_BUG = 70
 
 
@@ -102,19 +104,29 @@ def run_a_study(paths: tuple[str, ...], asked: dict[str, Any], jobs: int, cluste
                 as_json: bool) -> int:
     """Run a study and print what follows; the exit code."""
     from memtrace.cli.progress import Progress
+    from memtrace.compare.pool import prepare
+
+    if jobs > 1 and cluster is None:
+        prepare()
     from memtrace.compare.study import run_study
 
     grid = _grid(paths, asked)
-    with Progress("replaying", unit="cells") as bar:
-        study = run_study(grid, out, jobs=jobs, cluster=cluster, force=force,
-                          progress=lambda doing, done, total: bar(done, total) if doing == "replaying" else None)
+    try:
+        with Progress("replaying", unit="cells") as bar:
+            study = run_study(grid, out, jobs=jobs, cluster=cluster, force=force,
+                              progress=lambda doing, done, total: bar(done, total) if doing == "replaying" else None)
+    except KeyboardInterrupt:
+        click.echo(f"memtrace: finished replays are in {out}; the same command runs only what is missing.", err=True)
+        raise
     if as_json:
         click.echo((study.path / "study.json").read_text(encoding="utf-8"), nl=False)
     else:
         click.echo("\n".join(_text(study)))
     for refused in study.refused:
         click.echo(f"memtrace: not replayed: {refused.cell}: {refused.message}", err=True)
-    return EXIT_BUG if any(refused.bug for refused in study.refused) else 0
+    if any(refused.bug for refused in study.refused):
+        return EXIT_BUG
+    return EXIT_INCOMPLETE if any(refused.lost for refused in study.refused) else 0
 
 
 def _grid(paths: tuple[str, ...], asked: dict[str, Any]) -> Grid:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _NOT_OF_A_RUN = ("cli", "compare", "report", "fidelity", "byhand")
 """Folders that do not change what a replay writes."""
 KEY_LENGTH = 20
+NO_MEMORY = "not enough memory on this computer for this replay. Run the same command again with fewer at a time."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Done:
     What became of a cell.
 
     ``measures`` is empty when the cell was refused; ``message`` then says why. ``ran`` is False when its run folder was
-    there already. ``bug`` marks a broken rule of the model.
+    there already. ``bug`` marks a broken rule of the model, ``lost`` a cell whose process died.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Done:
     message: str = ""
     ran: bool = True
     bug: bool = False
+    lost: bool = False
     seconds: float = 0.0
 
 
@@ -124,7 +126,9 @@ def run_cell(cell: Cell, key: str, cells: str, source: str = "") -> Done:
     if source and source != source_digest():
         raise ConfigError(f"a worker on {platform.node()} has another memtrace than the study's; expected the same "
                           "source everywhere. Install this one there.")
-    with tempfile.TemporaryDirectory(prefix="memtrace-cell-") as scratch:
+    # A folder for copies of what lies elsewhere; where nothing does, a killed process leaves none behind.
+    elsewhere = any(map(is_remote, (cells, *cell.paths())))
+    with tempfile.TemporaryDirectory(prefix="memtrace-cell-") if elsewhere else nullcontext(cells) as scratch:
         return _run(cell, key, cells, Path(scratch))
 
 
@@ -145,6 +149,8 @@ def _run(cell: Cell, key: str, cells: str, scratch: Path) -> Done:
         return Done(key, {}, str(error), bug=True)
     except MemtraceError as error:
         return Done(key, {}, str(error))
+    except MemoryError:
+        return Done(key, {}, NO_MEMORY, lost=True)
     if remote is not None and ran:
         remote.put_run(folder, key)
     return Done(key, measures, ran=ran, seconds=time.perf_counter() - begun)
@@ -164,21 +170,3 @@ def _replay(cell: Cell, folder: Path, scratch: Path) -> None:
         if (folder / MANIFEST).is_file():
             return  # somebody else has written the same cell meanwhile
         raise
-
-
-def stop_with_parent() -> None:
-    """In a worker process: end when whoever started it ends, however that ends; and leave other CPUs to others."""
-    import multiprocessing
-    import threading
-    from multiprocessing.connection import wait
-
-    import pyarrow as pa
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        def watch() -> None:
-            wait([parent.sentinel])
-            os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
-    pa.set_cpu_count(1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import ConfigError, MetricsError
+from ..errors import ConfigError
 from .cells import Done, run_cell, source_digest
 from .places import needed
-from .pool import Told, Work
+from .pool import Told, Work, lost_cell
 
 TIMEOUT = "30s"
 """To find the scheduler."""
@@ -17,8 +17,9 @@ def run_cells_on(address: str, work: Work, cells: str, told: Told) -> dict[str, 
     """
     Run cells on the workers of a scheduler.
 
-    A worker that dies loses nothing but the cell it was at, which another one runs; a cell that two of them ran is one
-    folder, whoever was first. All must see ``cells`` and the traces under the same names.
+    A worker that dies loses nothing but the cell it was at, which another one runs; a cell at which several died has
+    no result, and says so. A cell that two of them ran is one folder, whoever was first. All must see ``cells`` and
+    the traces under the same names.
 
     Parameters
     ----------
@@ -33,8 +34,6 @@ def run_cells_on(address: str, work: Work, cells: str, told: Told) -> dict[str, 
     ------
     ConfigError
         There is no such scheduler, or it has workers with another memtrace.
-    MetricsError
-        Cells were given up because each worker that took them died.
     """
     distributed = needed("distributed")
     is_file = "://" not in address
@@ -54,13 +53,12 @@ def run_cells_on(address: str, work: Work, cells: str, told: Told) -> dict[str, 
                    for cell, key in work}
         try:
             for future in distributed.as_completed(list(futures), loop=client.loop):
-                done[futures[future]] = future.result()
-                told(done[futures[future]])
-        except distributed.KilledWorker:
-            raise MetricsError(
-                f"--dask {address}: each worker that took a cell died, after {len(done)} of {len(work)} cells, perhaps "
-                "for lack of memory; finished cells are kept. Run the same command again on larger workers."
-            ) from None
+                key = futures[future]
+                try:
+                    done[key] = future.result()
+                except distributed.KilledWorker:
+                    done[key] = lost_cell(key, "each worker that took it died")
+                told(done[key])
         finally:
             client.cancel([future for future in futures if not future.done()])
     return done

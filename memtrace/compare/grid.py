@@ -39,6 +39,11 @@ class Cell:
     def value(self, axis: str) -> Any:
         return dict(self.axes)[axis]
 
+    def paths(self) -> list[str]:
+        """What it reads: its trace, and the machine file and the snapshot where there are any."""
+        return [str(path) for path in (self.value("trace"), self.value("machine"), dict(self.common).get("start"))
+                if path is not None]
+
     def rooted(self) -> Cell:
         """The same with paths that hold from any folder."""
         axes = {axis: local(value) if axis == "trace" or (axis == "machine" and str(value).endswith(".toml")) else value

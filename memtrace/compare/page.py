@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from ..report.frames import RunFrames
 from ..report.page import CSS
 from ..report.tables import esc
 from .figures import CHOICES, PANELS, draw_measure, draw_slab_memory
+from .folder import FIGURES, REPORT, replace_text
 from .measures import BY_NAME, slab_curve
 from .verdict import SHOWN, samples
 
@@ -45,12 +45,14 @@ def write_report(study: Study) -> Path:
             sentence = f"{measure.meaning[:1].upper()}{measure.meaning[1:]}; {better}."
             drawn.append((name, measure.title, f"{sentence} {_left_out(circumstances, choices, CHOICES)}".strip(),
                           style.svg_text(draw_measure(measure, by, circumstances, choices))))
-    folder = study.path / "figures"
+    folder = study.path / FIGURES
     folder.mkdir(exist_ok=True)
+    for stale in {path.stem for path in folder.glob("*.svg")} - {name for name, _, _, _ in drawn}:
+        (folder / f"{stale}.svg").unlink()
     for name, _, _, svg in drawn:
-        _replace(folder / f"{name}.svg", svg)
-    out = study.path / "report.html"
-    _replace(out, render(study, drawn))
+        replace_text(folder / f"{name}.svg", svg)
+    out = study.path / REPORT
+    replace_text(out, render(study, drawn))
     return out
 
 
@@ -138,10 +140,3 @@ def _figure(name: str, title: str, sentence: str, svg: str) -> str:
     picture = style.inline_svg(svg, name, esc(title))
     return (f'<section><h2>{esc(title)}</h2><figure><div class="picture">{picture}</div>'
             f"<figcaption>{esc(sentence)}</figcaption></figure></section>")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode("utf-8", "backslashreplace"))
-    os.replace(part, path)

@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import TYPE_CHECKING
 
-from ..errors import MetricsError
-from .cells import Done, run_cell, stop_with_parent
-from .grid import Cell
+if TYPE_CHECKING:
+    from .cells import Done
+    from .grid import Cell
 
-Work = Sequence[tuple[Cell, str]]
+Work = Sequence[tuple["Cell", str]]
 """Cells with their keys."""
-Told = Callable[[Done], None]
+Told = Callable[["Done"], None]
+
+PRELOADED = (
+    "memtrace.compare.cells", "memtrace.metrics.recorder", "memtrace.schedule.clock", "memtrace.schedule.dispatch",
+    "memtrace.schedule.reclaim_daemons", "memtrace.trace.census", "memtrace.trace.pairing", "memtrace.trace.source",
+    "memtrace.trace.window",
+)
+"""What a replay needs: imported once, by the process that workers are forked from."""
+PATIENCE_S = 10
+"""For a worker that was told to end, before it is killed."""
+
+
+def prepare() -> None:
+    """Begin, in the background, what workers need first; optional, and no more than a head start."""
+    if isinstance(_context(), ForkServerContext):
+        forkserver.set_forkserver_preload(list(PRELOADED))
+        forkserver.ensure_running()
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Never a fork of this process: arrow and numpy have threads here that a fork would lack."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("spawn")
 
 
 def run_cells(work: Work, cells: str, jobs: int, told: Told) -> dict[str, Done]:
     """
     Run cells.
+
+    A cell whose process died (the system kills one when memory runs out) is run once more, alone, when the others are
+    done; if that process dies too, the cell has no result, and says so.
 
     Parameters
     ----------
@@ -34,34 +68,140 @@ def run_cells(work: Work, cells: str, jobs: int, told: Told) -> dict[str, Done]:
     Returns
     -------
     By key.
-
-    Raises
-    ------
-    MetricsError
-        A worker process died, for example because the computer ran out of memory. Finished cells stay.
     """
+    from .cells import run_cell
+
     if jobs == 1 or len(work) < 2:
         out = {}
         for cell, key in work:
             out[key] = run_cell(cell, key, cells)
             told(out[key])
         return out
-    # Spawned, not forked: arrow and numpy have threads that a forked process would lack.
-    context = multiprocessing.get_context("spawn")
-    done: dict[str, Done] = {}
-    with ProcessPoolExecutor(min(jobs, len(work)), mp_context=context, initializer=stop_with_parent) as pool:
-        futures = {pool.submit(run_cell, cell, key, cells): key for cell, key in work}
+    done, died = _in_processes(work, cells, min(jobs, len(work)), told)
+    again, lost = _in_processes([(cell, key) for cell, key in work if key in died], cells, 1, told)
+    for key, how in lost.items():
+        again[key] = lost_cell(key, f"its process {how}, and again when it ran alone")
+        told(again[key])
+    return {**done, **again}
+
+
+def lost_cell(key: str, what: str) -> Done:
+    """What became of a cell whose process died."""
+    from .cells import Done
+
+    return Done(key, {}, f"{what}, perhaps for lack of memory. Run the same command again, with more memory or fewer "
+                         "replays at a time: it runs only what is missing.", lost=True)
+
+
+def _in_processes(work: Work, cells: str, jobs: int, told: Told) -> tuple[dict[str, Done], dict[str, str]]:
+    """Results by key, and how the processes of the other keys died."""
+    prepare()
+    todo, done, died = deque(work), {}, {}
+    workers: list[_Worker] = []
+    try:
+        while todo or workers:
+            while todo and len(workers) < jobs:
+                workers.append(_Worker(cells, *todo.popleft()))
+            for pipe in wait([worker.pipe for worker in workers]):
+                worker = next(worker for worker in workers if worker.pipe is pipe)
+                try:
+                    done[worker.key] = worker.result()
+                except EOFError:
+                    died[worker.key] = worker.death()
+                    workers.remove(worker)
+                    continue
+                told(done[worker.key])
+                if todo:
+                    worker.give(*todo.popleft())
+                else:
+                    workers.remove(worker)
+                    worker.stop()
+    finally:
+        for worker in workers:
+            worker.stop()
+    return done, died
+
+
+class _Worker:
+    """A process that runs one cell after the other."""
+
+    def __init__(self, cells: str, cell: Cell, key: str) -> None:
+        self.pipe, there = multiprocessing.Pipe()
+        # The process that workers are forked from has the environment of the time when it began.
+        self._process = _context().Process(target=_serve, args=(there, cells, dict(os.environ)), daemon=True)
+        self._process.start()
+        there.close()
+        self.give(cell, key)
+
+    def give(self, cell: Cell, key: str) -> None:
+        """Hand it a cell."""
+        self.key = key
+        with contextlib.suppress(OSError):  # it may have died; ``result`` will tell
+            self.pipe.send((cell, key))
+
+    def result(self) -> Done:
+        """What became of its cell; EOFError when the process died."""
         try:
-            for future in as_completed(futures):
-                done[futures[future]] = future.result()
-                told(done[futures[future]])
-        except BrokenProcessPool:
-            raise MetricsError(
-                f"a worker process died after {len(done)} of {len(work)} cells, perhaps for lack of memory; finished "
-                "cells are kept. Run the same again with a smaller -j (a script that calls compare() with jobs needs "
-                "`if __name__ == '__main__':` around what it does)."
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return done
+            outcome = self.pipe.recv()
+        except OSError:
+            raise EOFError from None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def death(self) -> str:
+        """How it died, in words."""
+        self.pipe.close()
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code < 0:
+            return f"was killed by signal {-code} ({signal.strsignal(-code)})"
+        return f"ended with code {code}"
+
+    def stop(self) -> None:
+        """End the process; one that is at a cell gives it up and takes back what it had begun to write."""
+        self.pipe.close()
+        self._process.terminate()
+        self._process.join(PATIENCE_S)
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(pipe: Connection, cells: str, environment: dict[str, str]) -> None:
+    """Run cells until there are no more."""
+    # Ctrl-C is for whoever started us; who ends us wants us to leave nothing half-written.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    os.environ.update(environment)
+    _stop_with_parent()
+    from .cells import run_cell
+
+    while True:
+        try:
+            cell, key = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            pipe.send(run_cell(cell, key, cells))
+        except Exception as error:
+            # Whoever catches it there would not see where it happened here.
+            error.add_note(traceback.format_exc())
+            pipe.send(error)
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def _stop_with_parent() -> None:
+    """End when whoever started this process ends, however that ends; and leave other CPUs to others."""
+    import pyarrow as pa
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        def watch() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+    pa.set_cpu_count(1)

@@ -30,10 +30,10 @@ class Sample:
 
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean by Student's t; None where there is none to tell."""
-        from scipy import stats
-
         if len(self.values) < 2 or not (self.random or self.paired):
             return None
+        from scipy import stats
+
         half = stats.t.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1) * stats.sem(self.values)
         return (self.mean - float(half), self.mean + float(half))
 
@@ -46,11 +46,11 @@ def p_value(a: Sample, b: Sample) -> float | None:
     sample. 0 when nothing is random: such a difference comes again each time. None when it cannot be told: one
     replication only.
     """
-    from scipy import stats
-
     x, y = np.asarray(a.values), np.asarray(b.values)
     if not (a.random or b.random or a.paired):
         return 0.0
+    from scipy import stats  # here, since it takes longer to load than small studies to judge
+
     if a.paired and b.paired:
         if len(x) != len(y) or len(x) < 2:
             return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ..report.wording import for_notebook
 from .cells import Done, Namer, source_digest
 from .cluster import run_cells_on
 from .dataset import MEASURES_TABLE, write_dataset, write_measures
+from .folder import CELLS, DATASET, STUDY, STUDY_FORMAT, alone, claim, replace_json, unfinished
 from .grid import Cell, Grid, read_study
 from .measures import MEASURES
 from .places import Remote, is_remote, local
@@ -28,10 +28,6 @@ from .verdict import LEAST_EFFECT_PCT, Winner, labels, roles, sentences, winners
 if TYPE_CHECKING:
     from ..run import Run
 
-STUDY = "study.json"
-CELLS = "cells"
-DATASET = "dataset"
-STUDY_FORMAT = 1
 Progress = Callable[[str, int, int], None]
 
 
@@ -42,6 +38,8 @@ class Refused:
     cell: str
     message: str
     bug: bool
+    lost: bool = False
+    """Its process died or found no memory: another time it may have one."""
 
 
 class Study:
@@ -165,7 +163,7 @@ def compare(
     ConfigError, TraceError
         The input is wrong; or no cell at all can be replayed.
     MetricsError
-        A worker process died; what is finished is kept.
+        The folder cannot be read or written.
     """
     paths = [traces] if isinstance(traces, str | Path) else list(traces)
     if len(paths) == 1 and str(paths[0]).endswith(".toml"):
@@ -219,11 +217,24 @@ def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, f
     if jobs < 1:
         raise ConfigError(f"-j {jobs}: expected one process at least.")
     compiled.check()
-    progress = progress or (lambda *_: None)
-    cells = grid.cells()
     namer = Namer()
-    work = [(cell, namer.key(cell)) for cell in cells]
-    claim(folder, grid, force)
+    work = [(cell, namer.key(cell)) for cell in grid.cells()]
+    with alone(folder):
+        claim(folder, grid, force)
+        study = Study(folder, grid, *_results(grid, work, folder, place, jobs, cluster, progress or (lambda *_: None)),
+                      least_effect_pct)
+        unfinished(folder)
+        if report:
+            from .page import write_report
+
+            write_report(study)
+        write_results(study, jobs)
+    return study
+
+
+def _results(grid: Grid, work: Sequence[tuple[Cell, str]], folder: Path, place: str, jobs: int, cluster: str | None,
+             progress: Progress) -> tuple[pd.DataFrame, list[Refused], int]:
+    """Run what is missing; the measures of all cells, those without a result, and how many were run."""
     once = {key: cell for cell, key in work}
     finished = 0
 
@@ -239,7 +250,7 @@ def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, f
         done = run_cells_on(cluster, [(cell.rooted(), key) for cell, key in todo], local(place), told)
     else:
         done = run_cells(todo, place, jobs, told)
-    refused = [Refused(name_cell(grid, cell), done[key].message, done[key].bug)
+    refused = [Refused(name_cell(grid, cell), done[key].message, done[key].bug, done[key].lost)
                for cell, key in work if not done[key].measures]
     if len(refused) == len(work):
         raise ConfigError(f"no cell could be replayed; the first, {refused[0].cell}: {refused[0].message}")
@@ -247,38 +258,8 @@ def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, f
     if is_remote(place):
         for key in dict.fromkeys(frame["key"]):
             Remote(place).get(str(key), folder / CELLS / str(key))
-    study = Study(folder, grid, frame, refused, sum(d.ran and bool(d.measures) for d in done.values()),
-                  least_effect_pct)
     progress("writing", 0, 1)
-    write_results(study)
-    if report:
-        from .page import write_report
-
-        write_report(study)
-    return study
-
-
-def claim(folder: Path, grid: Grid, force: bool) -> None:
-    """Make the study's folder; refuse one that holds something else, or another study unless ``force``."""
-    place = folder / STUDY
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: exists and is not a folder; expected a new folder for -o. Give another name.")
-    if folder.is_dir() and any(folder.iterdir()) and not place.is_file():
-        raise ConfigError(f"{folder}: a folder that holds other things than a study; expected a new folder for -o. "
-                          "Give another name.")
-    content = json.loads(json.dumps(grid.as_dict()))
-    if place.is_file():
-        try:
-            held = json.loads(place.read_text(encoding="utf-8"))
-        except ValueError:
-            held = {}
-        if held.get("grid") == content:
-            return
-        if not force:
-            raise ConfigError(f"{folder}: holds another study; expected a new folder for -o. Give another name, or "
-                              "--force to replace it; its cells are used where they fit.")
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(place, {"memtrace_study": STUDY_FORMAT, "grid": content, "complete": False})
+    return frame, refused, sum(d.ran and bool(d.measures) for d in done.values())
 
 
 def name_cell(grid: Grid, cell: Cell) -> str:
@@ -300,29 +281,22 @@ def measure_frame(grid: Grid, work: Sequence[tuple[Cell, str]], done: Mapping[st
     return frame
 
 
-def write_results(study: Study) -> None:
+def write_results(study: Study, jobs: int = 1) -> None:
     """Write the dataset, and study.json last: it says that the rest is complete."""
     axes = list(study.grid.axes())
     cells = study.measures
     columns = [{"cell": int(row["cell"]), **{axis: _none(row[axis]) for axis in axes}, "seed": int(row["seed"])}
                for row in cells.to_dict("records")]
-    write_dataset(study.path / DATASET, study.path / CELLS, columns, [str(key) for key in cells["key"]])
+    write_dataset(study.path / DATASET, study.path / CELLS, columns, [str(key) for key in cells["key"]], jobs)
     write_measures(study.path / DATASET, [{key: _none(value) for key, value in row.items()}
                                           for row in cells.to_dict("records")])
-    _replace(study.path / STUDY, {
+    replace_json(study.path / STUDY, {
         "memtrace_study": STUDY_FORMAT, "grid": json.loads(json.dumps(study.grid.as_dict())), "complete": True,
         "memtrace": __version__, "source": source_digest(), "cells": [str(key) for key in cells["key"]],
         "refused": [[refused.cell, refused.message] for refused in study.refused],
         "winners": [{key: _none(value) for key, value in row.items()} for row in study.winners.to_dict("records")],
         "conclusions": study.conclusions, "measures": f"{DATASET}/{MEASURES_TABLE}.parquet",
     })
-
-
-def _replace(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def _none(value: Any) -> Any:

@@ -25,6 +25,7 @@ from .manifest import from_text, to_text
 
 MANIFEST = "manifest.json"
 METRICS = "metrics"
+PARTIAL = ".partial-"
 
 
 class NewRun:
@@ -94,13 +95,10 @@ def create(path: str | Path, force: bool = False) -> Iterator[NewRun]:
     """
     target = check_destination(path, force)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    partial = target.parent / f".partial-{target.name}-{os.getpid()}"
-    partial.mkdir()
-    # Held by whoever writes the folder, let go by the system when that process ends, however it ends.
-    lock = os.open(partial, os.O_RDONLY)
+    remove_abandoned(target.parent, target.name)
+    partial = target.parent / f"{PARTIAL}{target.name}-{os.getpid()}"
+    lock = _make_held(partial)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield NewRun(partial)
         if not (partial / MANIFEST).is_file():
             raise MetricsError(f"{partial}: no {MANIFEST} was written; a run without one is not complete.")
@@ -128,18 +126,55 @@ def _move_into_place(partial: Path, target: Path, force: bool) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove what killed runs to the same destination left: folders that nobody holds the lock of."""
-    prefix = f".partial-{target.name}-"
-    for folder in target.parent.iterdir():
-        if not folder.name.startswith(prefix) or not folder.name[len(prefix) :].isdigit():
+def _make_held(partial: Path) -> int:
+    """Make a folder and hold it: one that was taken for abandoned before it was held is made again."""
+    while True:
+        partial.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            lock = hold(partial, wait=True)
+            assert lock is not None
+            if partial.is_dir() and os.path.samestat(os.stat(partial), os.fstat(lock)):
+                return lock
+            os.close(lock)
+
+
+def hold(folder: Path, *, wait: bool = False) -> int | None:
+    """
+    Hold a folder: no other process can until this one closes what is returned, or ends, however it ends.
+
+    Returns
+    -------
+    A file descriptor; None when another process holds the folder and ``wait`` is False.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def remove_abandoned(parent: Path, name: str = "") -> None:
+    """
+    Remove from a folder what killed runs left in it: half-written run folders that nobody holds.
+
+    Parameters
+    ----------
+    name
+        Only of runs to this destination; of all when empty.
+    """
+    for folder in parent.iterdir():
+        whose, _, pid = folder.name.removeprefix(PARTIAL).rpartition("-")
+        if not folder.name.startswith(PARTIAL) or not pid.isdigit() or name not in ("", whose):
             continue
         with contextlib.suppress(OSError):
-            lock = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = hold(folder)
+            if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            finally:
                 os.close(lock)
 
 

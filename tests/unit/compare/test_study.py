@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from memtrace.compare.cells import Namer
-from memtrace.compare.grid import Grid, read_study
+from memtrace.compare.grid import Cell, Grid, read_study
 from memtrace.compare.study import compare, run_study
 from memtrace.compare.verdict import roles
 from memtrace.errors import ConfigError
+from memtrace.metrics.run_folder import hold
 
 SETTINGS = {"slub.cpu_partial": ("0", "30")}
 
@@ -47,24 +50,106 @@ def test_a_finished_study_runs_nothing_again_and_changes_nothing(serial: Path, t
     assert fingerprint(serial) == before
 
 
-def test_killed_and_parallel_is_the_same_as_serial(serial: Path, trace: str, tmp_path: Path) -> None:
+def stopped_by(sign: str, trace: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """
+    The study of ``serial`` in two processes; all processes of its group get a signal after three cells.
+
+    Sent by its own look at the cells, so at a moment that does not depend on the clock.
+    """
+    script = folder.with_name("stopped.py")
+    script.write_text(
+        "import os, signal, sys\nfrom memtrace.compare import study\n"
+        f"def progress(doing, done, total):\n    if done == 3: os.killpg(0, signal.{sign})\n"
+        "if __name__ == '__main__':\n"
+        "    study.compare(sys.argv[1], allocator=['slub', 'slab', 'slob'], jobs=2, out=sys.argv[2],\n"
+        "                  settings={'slub.cpu_partial': ('0', '30')}, progress=progress)\n"
+    )
+    return subprocess.run([sys.executable, script, trace, str(folder)], capture_output=True, start_new_session=True,
+                          text=True)
+
+
+def test_killed_with_all_its_processes_it_goes_on_where_it_was(serial: Path, trace: str, tmp_path: Path) -> None:
     folder = tmp_path / "study"
+    assert stopped_by("SIGKILL", trace, folder).returncode == -signal.SIGKILL
+    there = {cell: os.stat(cell) for cell in (folder / "cells").glob("[!.]*")}
+    assert 3 <= len(there) <= 5 and not (folder / "dataset").exists()
     command = [sys.executable, "-m", "memtrace", "compare", trace, "--allocator", "slub,slab,slob",
                "--set", "slub.cpu_partial=0,30", "-o", str(folder), "-j", "2"]
-    # Killed by its own fourth look at the cells, so at a moment that does not depend on the clock.
-    killer = (
-        "import os, signal, sys\nfrom memtrace.compare import study\nfrom pathlib import Path\n"
-        "def progress(doing, done, total):\n    if done == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "study.compare(sys.argv[1], allocator=['slub', 'slab', 'slob'], "
-        "settings={'slub.cpu_partial': ('0', '30')}, out=sys.argv[2], progress=progress)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", killer, trace, str(folder)], capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
-    assert len(list((folder / "cells").glob("[!.]*"))) == 3 and not (folder / "dataset").exists()
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("6 replays: 3 run now, 3 were there, 0 refused")
+    assert again.stdout.startswith(f"6 replays: {6 - len(there)} run now, {len(there)} were there, 0 refused")
+    for cell, then in there.items():
+        assert (os.stat(cell).st_ino, os.stat(cell).st_mtime_ns) == (then.st_ino, then.st_mtime_ns)
     assert fingerprint(folder) == fingerprint(serial)
+
+
+def test_ctrl_c_stops_all_processes_and_leaves_nothing_half_written(trace: str, tmp_path: Path) -> None:
+    stopped = stopped_by("SIGINT", trace, tmp_path / "study")
+    assert stopped.returncode == -signal.SIGINT
+    assert stopped.stderr.count("Traceback") == 1  # the script's own; the workers say nothing
+    assert 3 <= len(list((tmp_path / "study/cells").iterdir())) <= 5
+    assert not list((tmp_path / "study/cells").glob(".partial-*"))
+
+
+class Deadly(Cell):
+    """A cell at which the process that takes it dies, as when the system kills it for want of memory."""
+
+    def __reduce__(self) -> Any:
+        return signal.raise_signal, (signal.SIGKILL,)
+
+
+def test_a_cell_whose_process_dies_is_named_and_the_rest_goes_on(
+    trace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Grid.cells
+
+    def with_a_deadly_one(grid: Grid) -> list[Cell]:
+        return [Deadly(cell.axes, cell.common) if cell.value("allocator") == "slab" else cell for cell in whole(grid)]
+
+    monkeypatch.setattr(Grid, "cells", with_a_deadly_one)
+    told: list[int] = []
+    study = compare(trace, allocator=["slab", "slub", "slob"], jobs=2, out=tmp_path / "study", report=False,
+                    progress=lambda doing, done, total: told.append(done))
+    assert [(refused.cell, refused.lost) for refused in study.refused] == [("allocator slab", True)]
+    assert "killed by signal 9" in study.refused[0].message
+    assert set(study.measures["allocator"]) == {"slub", "slob"} and told[:4] == [0, 1, 2, 3]
+    monkeypatch.undo()
+    again = compare(trace, allocator=["slab", "slub", "slob"], jobs=2, out=tmp_path / "study", report=False)
+    assert again.ran == 1 and not again.refused
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(trace: str, tmp_path: Path) -> None:
+    cells = tmp_path / "study" / "cells"
+    compare(trace, out=tmp_path / "study", report=False)
+    abandoned, held = cells / ".partial-0123-999999", cells / ".partial-4567-999998"
+    abandoned.mkdir()
+    held.mkdir()
+    lock = hold(held)
+    compare(trace, out=tmp_path / "study", report=False)
+    assert held.is_dir() and not abandoned.exists()
+    assert lock is not None
+    os.close(lock)
+
+
+def test_two_studies_do_not_work_in_one_folder_at_once(serial: Path, trace: str) -> None:
+    lock = hold(serial)
+    assert lock is not None
+    with pytest.raises(ConfigError, match="at work in this folder"):
+        compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=serial)
+    os.close(lock)
+    assert compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=serial).ran == 0
+
+
+def test_another_study_in_the_folder_leaves_no_results_of_the_last_one(
+    serial: Path, trace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(serial, folder)
+    monkeypatch.setattr("memtrace.compare.study.run_cells", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        compare(trace, allocator="slub", out=folder, force=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["cells", "study.json"]
+    assert json.loads((folder / "study.json").read_text())["complete"] is False
 
 
 def test_half_a_cell_is_not_taken_for_one(serial: Path, trace: str, tmp_path: Path) -> None:
