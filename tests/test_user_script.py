@@ -33,6 +33,7 @@ def main() -> None:
 
     study = mt.compare(["ping-pong.parquet"], allocator=["slub", "slab"], settings={"slub.cpu_partial": [0, 30]})
     print(study.conclusions, study.winners, study.run(0).hit_rate())
+    study.plot.measure("peak_slab_bytes")[0].set_title("mine")
 
     kernel = mt.Kernel(cpus=2, memory="64M")
     address: int = kernel.kmalloc(100, mt.GFP_KERNEL)

@@ -32,7 +32,7 @@ def write_report(study: Study) -> Path:
     circumstances, choices = list(dict.fromkeys(cells["circumstance"])), list(dict.fromkeys(cells["choice"]))
     drawn: list[tuple[str, str, str, str]] = []
     with matplotlib.rc_context(style.RC):
-        figure = draw_slab_memory(_curves(study), circumstances, choices)
+        figure = draw_slab_memory(curves(study), circumstances, choices)
         left_out = _left_out(circumstances, choices, len(style.OKABE_ITO))
         sentence = f"Pages of all caches, at each sample. {left_out}".strip()
         drawn.append(("slab_memory", "Slab memory over time", sentence, style.svg_text(figure)))
@@ -56,7 +56,7 @@ def write_report(study: Study) -> Path:
     return out
 
 
-def _curves(study: Study) -> dict[tuple[str, str], pd.Series]:
+def curves(study: Study) -> dict[tuple[str, str], pd.Series]:
     """Slab memory over time of the first cell of each circumstance and choice."""
     out: dict[tuple[str, str], pd.Series] = {}
     for row in study.measures.itertuples(index=False):

@@ -26,7 +26,8 @@ from .pool import run_cells
 from .verdict import LEAST_EFFECT_PCT, Winner, labels, roles, sentences, winners
 
 if TYPE_CHECKING:
-    from ..run import Run
+    from ..report.result import Run
+    from .study_plots import StudyPlots
 
 Progress = Callable[[str, int, int], None]
 
@@ -96,19 +97,28 @@ class Study:
 
     def run(self, cell: int) -> Run:
         """The run folder of one cell, by its number in ``measures``."""
-        from ..run import Run
+        from ..report.result import Run
 
         keys = self.measures.loc[self.measures["cell"] == cell, "key"]
         if keys.empty:
             raise MetricsError(f"{self.path}: no cell {cell} with a result; `measures` lists them.")
         return Run(self.path / CELLS / str(keys.iloc[0]))
 
+    @property
+    def plot(self) -> StudyPlots:
+        """The report's figures: ``study.plot.slab_memory()``, ``study.plot.measure("hit_pct", ax=axes)``."""
+        from .study_plots import StudyPlots
+
+        return StudyPlots(self)
+
     def _repr_html_(self) -> str:
-        """For Jupyter: the sentences and the table of winners."""
+        """For Jupyter: the sentences, the table of winners, and where the report is."""
         from .page import winner_table
 
         said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.conclusions)
-        return for_notebook(said, winner_table(self))
+        report = self.path / "report.html"
+        where = f"<p>Report: <code>{html.escape(str(report))}</code></p>" if report.is_file() else ""
+        return for_notebook(said, winner_table(self), where)
 
 
 def compare(

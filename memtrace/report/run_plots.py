@@ -5,10 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-import matplotlib
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from . import style
 from .frames import RunFrames
@@ -25,12 +22,6 @@ from .plots import (
 )
 
 
-def shown_figure(height_in: float) -> Figure:
-    """A new figure of page width that pyplot knows, so that notebooks and ``plt.show()`` show it."""
-    with matplotlib.rc_context(style.RC):
-        return plt.figure(figsize=(style.WIDTH_IN, height_in), layout="constrained")
-
-
 class RunPlots:
     """
     The figures of a run, named as the report's files under figures/.
@@ -44,7 +35,7 @@ class RunPlots:
         self._frames = frames
 
     def _draw(self, module: ModuleType, ax: Axes | None, **options: Any) -> Axes:
-        canvas = style.Canvas(ax, shown_figure)
+        canvas = style.Canvas(ax, style.shown_figure)
         module.draw(self._frames, canvas, **options)
         return canvas.axes
 

@@ -97,6 +97,14 @@ def new_figure(height_in: float) -> Figure:
     return figure
 
 
+def shown_figure(height_in: float) -> Figure:
+    """A new figure of page width that pyplot knows, so that notebooks and ``plt.show()`` show it."""
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context(RC):
+        return pyplot.figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+
+
 class Canvas:
     """
     Where a figure is drawn: a new one, as high as it turns out to need, or axes that somebody gave.

@@ -58,6 +58,7 @@ def test_figures_on_axes_of_ones_own(any_folder: Path, name: str) -> None:
     got = getattr(Run(any_folder).plot, name)(ax=left)
     figure.draw_without_rendering()
     assert got is left
+    assert not any(text.get_parse_math() for text in left.get_yticklabels() if "$" in text.get_text())
     assert not figure.legends, "a legend of the figure would be taken for both"
     assert len(right.lines) == 1
     assert plt.get_fignums() == [figure.number]

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -19,7 +21,7 @@ from memtrace.compare.cells import Namer
 from memtrace.compare.grid import Cell, Grid, read_study
 from memtrace.compare.study import compare, run_study
 from memtrace.compare.verdict import roles
-from memtrace.errors import ConfigError
+from memtrace.errors import ConfigError, MetricsError
 from memtrace.metrics.run_folder import hold
 
 SETTINGS = {"slub.cpu_partial": ("0", "30")}
@@ -282,6 +284,28 @@ def test_the_page_is_whole_and_shows_hostile_names_as_text(tmp_path: Path, trace
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert page.count("<figure>") == len(list((study.path / "figures").glob("*.svg"))) > 5
     assert "<script" not in study._repr_html_()
+
+
+def test_figures_on_axes_of_ones_own(trace: str, tmp_path: Path) -> None:
+    matplotlib.use("Agg")
+    study = compare(trace, allocator=["slub", "slab"], memory=["64M", "128M"], out=tmp_path / "study", report=False)
+    figure, (left, right) = plt.subplots(1, 2, layout="constrained")
+    try:
+        first, second = study.plot.circumstances
+        assert study.plot.measure("peak_slab_bytes", left, circumstance=second) == [left]
+        assert study.plot.slab_memory(right, circumstance=first) == [right]
+        figure.draw_without_rendering()
+        by_choice = study.measures[study.measures["circumstance"] == second].set_index("choice")["peak_slab_bytes"]
+        assert [bar.get_width() for bar in left.patches] == [by_choice[choice] for choice in study.plot.choices]
+        assert [text.get_text() for text in right.get_legend().get_texts()] == study.plot.choices
+        panels = study.plot.measure("hit_pct")
+        assert [axes.get_title(loc="left") for axes in panels] == [first, second]
+        assert panels[0].figure is not figure
+        for name in ("circumstance", "expected one"):
+            with pytest.raises((MetricsError, ConfigError), match=name):
+                study.plot.slab_memory(left, circumstance="moon" if name == "circumstance" else None)
+    finally:
+        plt.close("all")
 
 
 def test_measures_are_those_of_the_tables(serial: Path, trace: str) -> None:
