@@ -50,6 +50,7 @@ class KernelPlot:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        style.pyplot_ready()
 
     def buddy(self, pfn: int, order: int = MAX_ORDER, ax: Axes | None = None, *, least: int = 0,
               legend: bool = True, title: str = "") -> Axes:
@@ -83,8 +84,8 @@ class KernelPlot:
             raise MisuseError(f"plot.buddy: order {order}, least {least}; expected 0 <= least <= order <= {MAX_ORDER}.")
         found = self._kernel.blocks(pfn, order)
         first = int(pfn) & -(1 << order)
-        ax = _axes(ax, 0.9 + 0.36 * (order - least + 1))
         with matplotlib.rc_context(style.RC):
+            ax = ax or style.shown_figure(0.9 + 0.36 * (order - least + 1)).subplots()
             _tree(ax, found, first, order, least)
             last = first + (1 << order) - 1
             _title(ax, title or f"pages {first:#x} to {last:#x}: {format_size(PAGE_SIZE << order)}")
@@ -118,8 +119,8 @@ class KernelPlot:
         name = "" if cache is None else cache if isinstance(cache, str) else cache.name
         allocator = self._kernel.config.allocator
         shown = found[:_MOST_SLABS]
-        ax = _axes(ax, 1.2 + 0.42 * max(1, len(shown)))
         with matplotlib.rc_context(style.RC):
+            ax = ax or style.shown_figure(1.2 + 0.42 * max(1, len(shown))).subplots()
             _slabs(ax, shown, name, each_named=cache is None and allocator != "slob")
             more = f", {len(found) - len(shown)} more not shown" if len(found) > len(shown) else ""
             what = ("page" if allocator == "slob" else "slab") + ("s" if len(found) != 1 else "")
@@ -127,21 +128,6 @@ class KernelPlot:
             if legend:
                 _legend(ax, _PIECES, {piece.state for view in shown for piece in view.pieces})
         return ax
-
-
-def _axes(ax: Axes | None, height_in: float) -> Axes:
-    """
-    ``ax``, or that of a new figure.
-
-    Not to be called within ``rc_context``: the first figure of a notebook makes pyplot interactive, which would be
-    undone with the rest at its end, and later figures would not be shown.
-    """
-    if ax is not None:
-        return ax
-    from matplotlib import pyplot
-
-    _, ax = pyplot.subplots(figsize=(style.WIDTH_IN, height_in), layout="constrained", facecolor=style.PAPER)
-    return ax
 
 
 def _title(ax: Axes, text: str) -> None:

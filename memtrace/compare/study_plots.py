@@ -30,6 +30,7 @@ class StudyPlots:
 
     def __init__(self, study: Study) -> None:
         self._study = study
+        style.pyplot_ready()
         cells = study.measures
         self.circumstances: list[str] = list(dict.fromkeys(cells["circumstance"]))
         self.choices: list[str] = list(dict.fromkeys(cells["choice"]))

@@ -33,6 +33,7 @@ class RunPlots:
 
     def __init__(self, frames: RunFrames) -> None:
         self._frames = frames
+        style.pyplot_ready()
 
     def _draw(self, module: ModuleType, ax: Axes | None, **options: Any) -> Axes:
         canvas = style.Canvas(ax, style.shown_figure)

@@ -97,6 +97,18 @@ def new_figure(height_in: float) -> Figure:
     return figure
 
 
+def pyplot_ready() -> None:
+    """
+    Have pyplot load its backend now; to be called before any ``rc_context`` in which a figure is shown.
+
+    A notebook's backend makes pyplot interactive when the first figure loads it. Within ``rc_context`` that would be
+    undone at its end, and no later figure of the notebook would be shown.
+    """
+    from matplotlib import pyplot
+
+    pyplot.draw_if_interactive()
+
+
 def shown_figure(height_in: float) -> Figure:
     """A new figure of page width that pyplot knows, so that notebooks and ``plt.show()`` show it."""
     from matplotlib import pyplot
