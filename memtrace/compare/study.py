@@ -6,6 +6,7 @@ import html
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,11 +235,7 @@ def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, f
         study = Study(folder, grid, *_results(grid, work, folder, place, jobs, cluster, progress or (lambda *_: None)),
                       least_effect_pct)
         unfinished(folder)
-        if report:
-            from .page import write_report
-
-            write_report(study)
-        write_results(study, jobs)
+        write_results(study, jobs, report)
     return study
 
 
@@ -291,22 +288,33 @@ def measure_frame(grid: Grid, work: Sequence[tuple[Cell, str]], done: Mapping[st
     return frame
 
 
-def write_results(study: Study, jobs: int = 1) -> None:
-    """Write the dataset, and study.json last: it says that the rest is complete."""
-    axes = list(study.grid.axes())
-    cells = study.measures
-    columns = [{"cell": int(row["cell"]), **{axis: _none(row[axis]) for axis in axes}, "seed": int(row["seed"])}
-               for row in cells.to_dict("records")]
-    write_dataset(study.path / DATASET, study.path / CELLS, columns, [str(key) for key in cells["key"]], jobs)
-    write_measures(study.path / DATASET, [{key: _none(value) for key, value in row.items()}
-                                          for row in cells.to_dict("records")])
+def write_results(study: Study, jobs: int = 1, report: bool = True) -> None:
+    """Write dataset and page, with ``jobs`` > 1 at once; study.json last: it says that the rest is complete."""
+    with ThreadPoolExecutor(1) as beside:
+        data = beside.submit(_write_data, study, jobs)
+        if jobs == 1:
+            data.result()
+        if report:
+            from .page import write_report
+
+            write_report(study)
+        data.result()
     replace_json(study.path / STUDY, {
         "memtrace_study": STUDY_FORMAT, "grid": json.loads(json.dumps(study.grid.as_dict())), "complete": True,
-        "memtrace": __version__, "source": source_digest(), "cells": [str(key) for key in cells["key"]],
+        "memtrace": __version__, "source": source_digest(), "cells": [str(key) for key in study.measures["key"]],
         "refused": [[refused.cell, refused.message] for refused in study.refused],
         "winners": [{key: _none(value) for key, value in row.items()} for row in study.winners.to_dict("records")],
         "conclusions": study.conclusions, "measures": f"{DATASET}/{MEASURES_TABLE}.parquet",
     })
+
+
+def _write_data(study: Study, jobs: int) -> None:
+    axes = list(study.grid.axes())
+    cells = study.measures.to_dict("records")
+    columns = [{"cell": int(row["cell"]), **{axis: _none(row[axis]) for axis in axes}, "seed": int(row["seed"])}
+               for row in cells]
+    write_dataset(study.path / DATASET, study.path / CELLS, columns, [str(row["key"]) for row in cells], jobs)
+    write_measures(study.path / DATASET, [{key: _none(value) for key, value in row.items()} for row in cells])
 
 
 def _none(value: Any) -> Any:
