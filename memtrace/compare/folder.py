@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..metrics.run_folder import hold, remove_abandoned
+from ..metrics.run_folder import FIGURES, REPORT, hold, remove_abandoned, replace_text
 from .grid import Grid
 
 STUDY = "study.json"
 CELLS = "cells"
 DATASET = "dataset"
-FIGURES = "figures"
-REPORT = "report.html"
 STUDY_FORMAT = 1
 
 
@@ -83,10 +81,3 @@ def unfinished(folder: Path) -> None:
 def replace_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all."""
     replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode("utf-8", "backslashreplace"))
-    os.replace(part, path)

@@ -11,10 +11,9 @@ import pandas as pd
 from .. import __version__
 from ..report import style, tables
 from ..report.frames import RunFrames
-from ..report.page import CSS
+from ..report.page_parts import Drawn, document, drawn, figure, section, write_page
 from ..report.tables import esc
 from .figures import CHOICES, PANELS, draw_measure, draw_slab_memory
-from .folder import FIGURES, REPORT, replace_text
 from .measures import BY_NAME, slab_curve
 from .verdict import SHOWN, samples
 
@@ -30,12 +29,12 @@ def write_report(study: Study) -> Path:
     """Draw the figures, write DIR/figures/*.svg and DIR/report.html; path of the page."""
     cells = study.measures
     circumstances, choices = list(dict.fromkeys(cells["circumstance"])), list(dict.fromkeys(cells["choice"]))
-    drawn: list[tuple[str, str, str, str]] = []
+    figures: list[Drawn] = []
     with matplotlib.rc_context(style.RC):
-        figure = draw_slab_memory(curves(study), circumstances, choices)
         left_out = _left_out(circumstances, choices, len(style.OKABE_ITO))
         sentence = f"Pages of all caches, at each sample. {left_out}".strip()
-        drawn.append(("slab_memory", "Slab memory over time", sentence, style.svg_text(figure)))
+        figures.append(drawn("slab_memory", "Slab memory over time", sentence,
+                             draw_slab_memory(curves(study), circumstances, choices)))
         for name in SHOWN:
             measure = BY_NAME[name]
             by = samples(cells, name, study.grid.pool_traces)
@@ -43,17 +42,10 @@ def write_report(study: Study) -> Path:
                 continue
             better = "less is better" if measure.better < 0 else "more is better"
             sentence = f"{measure.meaning[:1].upper()}{measure.meaning[1:]}; {better}."
-            drawn.append((name, measure.title, f"{sentence} {_left_out(circumstances, choices, CHOICES)}".strip(),
-                          style.svg_text(draw_measure(measure, by, circumstances, choices))))
-    folder = study.path / FIGURES
-    folder.mkdir(exist_ok=True)
-    for stale in {path.stem for path in folder.glob("*.svg")} - {name for name, _, _, _ in drawn}:
-        (folder / f"{stale}.svg").unlink()
-    for name, _, _, svg in drawn:
-        replace_text(folder / f"{name}.svg", svg)
-    out = study.path / REPORT
-    replace_text(out, render(study, drawn))
-    return out
+            figures.append(drawn(name, measure.title,
+                                 f"{sentence} {_left_out(circumstances, choices, CHOICES)}".strip(),
+                                 draw_measure(measure, by, circumstances, choices)))
+    return write_page(study.path, render(study, figures), figures)
 
 
 def curves(study: Study) -> dict[tuple[str, str], pd.Series]:
@@ -74,31 +66,24 @@ def _left_out(circumstances: list[str], choices: list[str], lines: int) -> str:
     return f"Not drawn: {' and '.join(left)}; the dataset has them." if left else ""
 
 
-def render(study: Study, drawn: list[tuple[str, str, str, str]]) -> str:
-    """The page's HTML; ``drawn`` holds name, title, sentence and SVG document of each figure."""
+def render(study: Study, figures: list[Drawn]) -> str:
+    """The page's HTML."""
     grid = study.grid
     varied = grid.varied()
     facts = "".join(
         f"<dt>{esc(axis)}</dt><dd>{esc(', '.join('as recorded' if v is None else str(v) for v in grid.axes()[axis]))}"
         "</dd>" for axis in (varied or ["trace"]))
     said = "".join(f"<li>{esc(sentence)}</li>" for sentence in study.conclusions)
-    parts = [
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'; '
-        'img-src data:">',
-        f"<title>memtrace: comparison</title><style>{CSS}</style></head><body><main>",
+    return document("memtrace: comparison", [
         f"<header><h1>memtrace: comparison of {len(study.measures)} replays</h1>"
         f'<dl class="facts">{facts}</dl></header>',
-        _section("What follows", f"<ul>{said}</ul>"),
-        _section("Winners", winner_table(study)),
-        "".join(_figure(*figure) for figure in drawn),
-        _section("Replays", _cells(study)),
-        _section("Without a result", _refused(study)),
-        f"<footer>{esc(f'memtrace {__version__} · tables: dataset/*.parquet, run folders: cells/')}</footer>"
-        "</main></body></html>\n",
-    ]
-    return "\n".join(part for part in parts if part)
+        section("What follows", f"<ul>{said}</ul>"),
+        section("Winners", winner_table(study)),
+        *map(figure, figures),
+        section("Replays", _cells(study)),
+        section("Without a result", _refused(study)),
+        f"<footer>{esc(f'memtrace {__version__} · tables: dataset/*.parquet, run folders: cells/')}</footer>",
+    ])
 
 
 def winner_table(study: Study) -> str:
@@ -122,7 +107,8 @@ def _cells(study: Study) -> str:
             for row in frame.head(CELLS_SHOWN).to_dict("records")]
     left = len(frame) - len(rows)
     more = f'<p class="under">{left:,} more in dataset/measures.parquet.</p>' if left else ""
-    return tables.table(("cell", "circumstance", "choice", "seed", *shown, "folder"), rows,
+    titles = (BY_NAME[name].title.lower() for name in shown)
+    return tables.table(("cell", "circumstance", "choice", "seed", *titles, "folder"), rows,
                         names=(1, 2, 4 + len(shown))) + more
 
 
@@ -130,13 +116,3 @@ def _refused(study: Study) -> str:
     if not study.refused:
         return ""
     return tables.table(("cell", "why"), [(r.cell, r.message) for r in study.refused], names=(0,), words=(1,))
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{esc(title)}</h2>{body}</section>" if body else ""
-
-
-def _figure(name: str, title: str, sentence: str, svg: str) -> str:
-    picture = style.inline_svg(svg, name, esc(title))
-    return (f'<section><h2>{esc(title)}</h2><figure><div class="picture">{picture}</div>'
-            f"<figcaption>{esc(sentence)}</figcaption></figure></section>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,8 @@ LEAST_EFFECT_PCT = 1.0
 SHOWN = ("peak_used_bytes", "peak_slab_bytes", "waste_pct", "hit_pct", "frag_pct", "alloc_mean_ns", "alloc_p99_ns",
          "free_mean_ns", "busy_ns", "wait_ns", "failures")
 """Measures that have winners; the others follow from these."""
+NAME_WIDTH = 40
+"""Characters of the name of a trace or a machine in a label."""
 _CIRCUMSTANCES = ("trace", "machine", "cpus", "memory")
 
 
@@ -64,20 +67,40 @@ def labels(frame: pd.DataFrame, axes: Sequence[str], otherwise: str) -> pd.Serie
     """How the values of some axes are called, row by row."""
     if not axes:
         return pd.Series(otherwise, index=frame.index, dtype=object)
-    said = [", ".join(_said(axis, row[axis]) for axis in axes) for row in frame[list(axes)].to_dict("records")]
-    return pd.Series(said, index=frame.index, dtype=object)
+    said = [_said(axis, frame[axis].tolist()) for axis in axes]
+    return pd.Series([", ".join(row) for row in zip(*said, strict=True)], index=frame.index, dtype=object)
 
 
-def _said(axis: str, value: Any) -> str:
-    if value is None or value != value:
-        return f"{axis} as recorded"
-    if axis == "trace":
-        return shorten(visible(base_name(str(value))), 40)
-    if axis == "cpus":
-        return f"{int(value)} CPU{'' if int(value) == 1 else 's'}"
-    if axis == "kernel":
-        return f"kernel {value}"
-    return str(value) if axis in ("allocator", "memory", "machine") else f"{axis.partition('.')[2] or axis}={value}"
+def _said(axis: str, values: Sequence[Any]) -> list[str]:
+    """How the values of one axis are called: values that differ differ in name."""
+    names = _told_apart([str(value) for value in values if not _missing(value)]) if axis in ("trace", "machine") else {}
+
+    def say(value: Any) -> str:
+        if _missing(value):
+            return f"{axis} as recorded"
+        if axis == "cpus":
+            return f"{int(value)} CPU{'' if int(value) == 1 else 's'}"
+        if axis == "kernel":
+            return f"kernel {value}"
+        if axis in ("allocator", "memory"):
+            return str(value)
+        return names[str(value)] if names else f"{axis.partition('.')[2] or axis}={value}"
+
+    return [say(value) for value in values]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value
+
+
+def _told_apart(paths: Sequence[str]) -> dict[str, str]:
+    """By path or address its last part, or as many last parts as tell all of them apart."""
+    known = list(dict.fromkeys(paths))
+    for parts in range(1, 1 + max((len(PurePosixPath(path).parts) for path in known), default=0)):
+        names = {path: shorten(visible("/".join(PurePosixPath(path).parts[-parts:])), NAME_WIDTH) for path in known}
+        if len(set(names.values())) == len(known):
+            return names
+    return {path: f"{shorten(visible(base_name(path)), NAME_WIDTH)} ({at})" for at, path in enumerate(known, 1)}
 
 
 def samples(cells: pd.DataFrame, measure: str, pooled: bool) -> dict[tuple[str, str], Sample]:

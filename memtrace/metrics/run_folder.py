@@ -25,6 +25,8 @@ from .manifest import from_text, to_text
 
 MANIFEST = "manifest.json"
 METRICS = "metrics"
+FIGURES = "figures"
+REPORT = "report.html"
 PARTIAL = ".partial-"
 
 
@@ -270,3 +272,10 @@ class RunFolder:
 def _near(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     return f'; did you mean "{near[0]}"?' if near else "."
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; its bytes never depend on the platform's line ends."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(text.encode("utf-8", "backslashreplace"))
+    os.replace(part, path)

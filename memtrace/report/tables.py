@@ -45,7 +45,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], names: Sequenc
     words
         Columns that hold other text. All the others are numbers.
     """
-    kinds = ["name" if i in names else "" if i in words else "n" for i in range(len(heads))]
+    kinds = ["name" if i in names else "words" if i in words else "n" for i in range(len(heads))]
     top = "".join(f'<th{_class("n" if kind == "n" else "")} scope="col">{esc(head)}</th>'
                   for kind, head in zip(kinds, heads, strict=True))
     body = "".join("<tr>" + "".join(

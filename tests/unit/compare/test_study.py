@@ -20,7 +20,7 @@ import pytest
 from memtrace.compare.cells import Namer
 from memtrace.compare.grid import Cell, Grid, read_study
 from memtrace.compare.study import compare, run_study
-from memtrace.compare.verdict import roles
+from memtrace.compare.verdict import labels, roles
 from memtrace.errors import ConfigError, MetricsError
 from memtrace.metrics.run_folder import hold
 
@@ -306,6 +306,27 @@ def test_figures_on_axes_of_ones_own(trace: str, tmp_path: Path) -> None:
                 study.plot.slab_memory(left, circumstance="moon" if name == "circumstance" else None)
     finally:
         plt.close("all")
+
+
+def test_traces_of_one_name_are_not_taken_for_one(tmp_path: Path, trace: str) -> None:
+    """Their cells are other circumstances, not replications of one."""
+    text = Path(trace).read_text(encoding="utf-8").splitlines(keepends=True)
+    places = [tmp_path / name / "t.csv" for name in ("a", "b")]
+    for place, rows in zip(places, (text, text[:12]), strict=True):
+        place.parent.mkdir()
+        place.write_text("".join(rows), encoding="utf-8")
+    study = compare(places, allocator=["slub", "slob"], out=tmp_path / "study", report=False)
+    assert list(dict.fromkeys(study.measures["circumstance"])) == ["a/t.csv", "b/t.csv"]
+    assert [sentence.partition(":")[0] for sentence in study.conclusions[:2]] == ["On a/t.csv", "On b/t.csv"]
+
+
+def test_labels_tell_apart_what_differs() -> None:
+    long = [f"x/{'y' * 90}{i}{'z' * 90}.csv" for i in range(3)]
+    frame = pd.DataFrame({"trace": ["a/t.csv", "c/b/t.csv", "s3://d/b/t.csv"],
+                          "machine": ["m/\x1b[2J.toml", None, "p"]})
+    assert labels(frame, ["trace"], "").tolist() == ["a/t.csv", "c/b/t.csv", "d/b/t.csv"]
+    assert labels(frame, ["machine"], "").tolist() == ["\\u001b[2J.toml", "machine as recorded", "p"]
+    assert len(set(labels(pd.DataFrame({"trace": long}), ["trace"], ""))) == 3
 
 
 def test_measures_are_those_of_the_tables(serial: Path, trace: str) -> None:
