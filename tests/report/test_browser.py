@@ -35,6 +35,7 @@ NAMES = (
 PLAIN = {
     "html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "h1", "h2", "dl", "dt",
     "dd", "div", "figure", "figcaption", "table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "span", "bdi",
+    "b", "br", "code",
     "svg", "g", "defs", "path", "rect", "use", "clippath", "image", "pattern", "lineargradient",
 }
 """Elements that our pages are made of."""
@@ -132,6 +133,7 @@ def test_a_replay_of_hostile_names(tmp_path: Path, opened: Callable[[Path], Open
     for name in NAMES:
         assert shown(name) in seen.dom.text
     assert "<script>alert(1)<∕script>.parquet" in seen.dom.text
+    assert "<script>alert(1)<∕script>.parquet" in opened(in_notebook(tmp_path, run._repr_html_())).dom.text
     for figure in (run.path / "figures").iterdir():
         assert ElementTree.parse(figure).getroot().tag == "{http://www.w3.org/2000/svg}svg"
         assert "alert(1)" not in figure.read_text(encoding="utf-8"), "names in figures are outlines"
