@@ -14,6 +14,7 @@ from ..mm.constants import NIL, OBJ_LIVE, OBJ_SHEAF, OBJECT_CACHED, OBJECT_LIVE,
 from ..mm.machine import Machine
 from ..mm.slab import Slab
 from ..mm.slob import Slob
+from ..mm.slub_barns import SheafCache
 from ..mm.slub_slabs import SlubCache, SlubSlabs
 from ..mm.stats import NR_SLOB_LISTS, SLOB_LISTS
 
@@ -121,9 +122,12 @@ def _around(objects: list[Piece], total: int) -> tuple[Piece, ...]:
 def _slub(slub: SlubSlabs, cache: int) -> Iterator[SlabView]:
     places: dict[int, str] = {}
     private: dict[int, tuple[int, int]] = {}
+    keepers: dict[int, int] = {}
     for s in slub.caches:
         if cache in (NIL, s.index):
             _slub_places(slub, s, places, private)
+            if isinstance(s, SheafCache):
+                keepers.update(_sheaf_keepers(s))
     for row in range(slub.nr_rows):
         if slub.sl_pfn[row] == NIL or cache not in (NIL, slub.sl_cache[row]):
             continue
@@ -138,7 +142,8 @@ def _slub(slub: SlubSlabs, cache: int) -> Iterator[SlabView]:
         for i in range(slub.sl_objects[row]):
             mark = slub.obj_next[seg + i]
             state: PieceState = "live" if mark == OBJ_LIVE else "cached" if mark == OBJ_SHEAF or i in held else "free"
-            objects.append(Piece(i * s.size, s.size, state, cpu if i in held else -1))
+            keeper = cpu if i in held else keepers.get((slub.sl_pfn[row] << PAGE_SHIFT) + i * s.size, -1)
+            objects.append(Piece(i * s.size, s.size, state, keeper))
         order = int(slub.sl_order[row])
         yield SlabView(s.name, int(slub.sl_pfn[row]), order, int(slub.sl_node[row]), places.get(row, "full"),
                        _around(objects, PAGE_SIZE << order))
@@ -162,6 +167,14 @@ def _slub_places(
         while row != NIL:
             places[row] = f"node {node} partial"
             row = slub.sl_next[row]
+
+
+def _sheaf_keepers(s: SheafCache) -> Iterator[tuple[int, int]]:
+    """Address of each object in a CPU's sheaf, and the CPU; what barns hold is no single CPU's."""
+    for sheaves in (s.c_main, s.c_spare, s.c_rcu_free):
+        for cpu, sheaf in enumerate(sheaves):
+            if sheaf is not None:
+                yield from ((int(sheaf.objects[i]), cpu) for i in range(sheaf.size))
 
 
 # -- SLAB ---------------------------------------------------------------------------------------------------------

@@ -87,6 +87,16 @@ def test_every_piece_of_every_slab_is_drawn(allocator: str) -> None:
     assert len(boxes(k.plot.slabs())) > len(boxes(ax)), "and the kmalloc"
 
 
+def test_objects_in_sheaves_are_their_cpus() -> None:
+    k = mt.Kernel(cpus=2, memory="64M", kernel="6.18")
+    cache = k.kmem_cache_create("vm_area_struct", 176)
+    assert cache is not None
+    for cpu in range(2):
+        k.kmem_cache_free(cache, k.kmem_cache_alloc(cache, cpu=cpu), cpu=cpu)
+    pieces = [piece for view in k.slabs(cache) for piece in view.pieces if piece.state == "cached"]
+    assert {piece.cpu for piece in pieces} == {0, 1}
+
+
 def test_an_empty_cache_and_one_of_very_many_slabs() -> None:
     k = mt.Kernel(memory="64M")
     cache = k.kmem_cache_create("probe", 4000, ctor=True)
