@@ -76,6 +76,7 @@ _HOME = {
     "Run": "report.result",
     "Study": "compare.study",
     "compare": "compare.study",
+    "load_ipython_extension": "jupyter",
     "replay": "run",
     "synth": "synthetic.write",
 }

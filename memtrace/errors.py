@@ -11,6 +11,10 @@ from __future__ import annotations
 class MemtraceError(Exception):
     """Base of all; never raised itself."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter and IPython show: one line, since the message says where, what and what to do."""
+        return [f"{type(self).__name__}: {' '.join(str(self).split())}"]
+
 
 class ConfigError(MemtraceError, ValueError):
     """An option, a TOML file or a machine description is wrong."""
@@ -63,3 +67,6 @@ class ModelError(MemtraceError):
         self.row = row
         self.t_ns = t_ns
         super().__init__(message if row < 0 else f"{message} (trace row {row}, t={t_ns} ns)")
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{super()._render_traceback_()[0]} -- a bug of memtrace; please report it, with the trace if you can."]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from .config import KernelConfig, ReplayConfig
 from .errors import ConfigError
 from .hotplug import HotplugEvent, parse_hotplug
 from .kernels import check_allocator, load_kernel
+from .progress import Told, silent, told
 from .report.result import Run
 from .start import Start, choose_start, complete, lay_out_start
 from .units import parse_size, parse_time
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from .schedule.clock import Played
     from .schedule.dispatch import Dispatcher
     from .trace.requests import Census
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, rows done, rows in all)."""
 
 CHECK_EVERY = 100_000
 REPLAYED = ("ts_ns", "cpu", "task", "event", "call_site", "ptr", "name", "bytes_req", "bytes_alloc", "gfp_flags",
@@ -61,7 +59,7 @@ def replay(
     gfp_bits: str = "6.1",
     seed: int = 0,
     report: bool = True,
-    progress: Progress | None = None,
+    progress: Told | None = None,
     command: Sequence[str] = (),
 ) -> Run:
     """
@@ -92,6 +90,8 @@ def replay(
         CPUs that go offline or come online besides those of the trace: ``cpu3 off @1.5s``.
     gfp_bits
         Kernel whose bits the trace's gfp flags are, where they are numbers: 2.6.24, 4.19, 6.1 or 6.18.
+    progress
+        Called with (what is being done, rows done, rows in all). Without it a notebook shows a bar.
 
     Raises
     ------
@@ -114,9 +114,9 @@ def replay(
         sample_ns=parse_time(sample, "--sample") if sample is not None else 0, window=_window(window),
         hotplug=parse_hotplug(hotplug), gfp_bits=gfp_bits, timing=timing, speed=speed,
         cpus=cpus, memory=parse_size(memory, "--memory") if memory is not None else None, nodes=nodes,
-        progress=progress or (lambda *_: None), command=command,
+        command=command,
     )
-    with create(folder, force) as new_run:
+    with create(folder, force) as new_run, told(progress) as job.progress:
         job.run(new_run, start, machine)
         if report:
             from .report.page import write_report
@@ -191,7 +191,7 @@ class _Job:
         self.nodes: int | None = given["nodes"]
         self.hotplug: tuple[HotplugEvent, ...] = given["hotplug"]
         self.gfp_bits: str = given["gfp_bits"]
-        self.progress: Progress = given["progress"]
+        self.progress: Told = silent
         self.command: Sequence[str] = given["command"]
         self.timings: dict[str, float] = {}
         self._phase = ""

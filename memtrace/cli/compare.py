@@ -103,8 +103,8 @@ def two_runs(a: str, b: str, bounds: tuple[str, ...], top: int, as_json: bool) -
 def run_a_study(paths: tuple[str, ...], asked: dict[str, Any], jobs: int, cluster: str | None, out: str, force: bool,
                 as_json: bool) -> int:
     """Run a study and print what follows; the exit code."""
-    from memtrace.cli.progress import Progress
     from memtrace.compare.pool import prepare
+    from memtrace.progress import Progress
 
     if jobs > 1 and cluster is None:
         prepare()

@@ -19,7 +19,7 @@ def command(source: str, target: str, kallsyms: str | None) -> None:
     input. OUT ends in .parquet or .csv. What could not be used is counted and printed.
     """
     from memtrace import compiled
-    from memtrace.cli.progress import Progress
+    from memtrace.progress import Progress
     from memtrace.trace.convert import check_target, convert
     from memtrace.trace.source import open_trace
 

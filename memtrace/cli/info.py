@@ -36,7 +36,7 @@ def command(trace: str | None, kernel: str | None, kernels: bool, as_json: bool)
         _explain_kernels(kernel, as_json)
         return
     from memtrace import compiled
-    from memtrace.cli.progress import Progress
+    from memtrace.progress import Progress
     from memtrace.trace.source import open_trace
     from memtrace.trace.summary import summarise
 

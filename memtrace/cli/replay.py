@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 
+# Each option is called as the argument of `memtrace.replay` that it becomes.
 @click.command("replay")
 @click.argument("trace")
 @click.option("-o", "--out", metavar="DIR", help="Run folder to write. [default: run-NAME beside you, numbered]")
@@ -33,13 +35,8 @@ import click
 @click.option("--engine", default="fused", show_default=True, metavar="NAME", help="fused, or the slow reference.")
 @click.option("--check", is_flag=True, help="Run the model's validators every 100,000 operations and at the end.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of what the model leaves to chance.")
-@click.option("--no-report", is_flag=True, help="Write the tables only.")
-def command(
-    trace: str, out: str | None, force: bool, allocator: str, kernel: str, machine: str | None, cpus: int | None,
-    memory: str | None, nodes: int | None, settings: tuple[str, ...], start: str | None, sample: str | None,
-    window: str | None, gfp_bits: str,
-    hotplug: tuple[str, ...], timing: str, speed: float, engine: str, check: bool, seed: int, no_report: bool,
-) -> None:  # fmt: skip
+@click.option("--no-report", "report", is_flag=True, flag_value=False, default=True, help="Write the tables only.")
+def command(trace: str, out: str | None, **options: Any) -> None:
     """Replay TRACE through the model and write a run folder.
 
     TRACE is Parquet, CSV, ftrace text or perf script text, plain or compressed; - is standard input. Prints the
@@ -51,32 +48,14 @@ def command(
     memtrace replay trace.parquet --cpus 8 --memory 1G --set slub.cpu_partial=0 -o runs/b
     """
     from memtrace import compiled
-    from memtrace.cli.progress import Progress
+    from memtrace.progress import Stages
     from memtrace.run import replay
 
     compiled.check()
     folder = Path(out) if out is not None else _free_name(trace)
-    bars: dict[str, Progress] = {}
-
-    def progress(doing: str, done: int, total: int) -> None:
-        if doing not in bars:
-            for bar in bars.values():
-                bar.close()
-            bars[doing] = Progress(doing)
-        bars[doing](done, total)
-
-    try:
-        run = replay(
-            trace, allocator=allocator, kernel=kernel, machine=machine, cpus=cpus, memory=memory, nodes=nodes,
-            settings=settings, start=start, out=folder, force=force, sample=sample, timing=timing, speed=speed,
-            engine=engine, check=check, window=window, hotplug=hotplug,
-            gfp_bits=gfp_bits, seed=seed, report=not no_report, progress=progress,
-            command=sys.argv[1:],
-        )  # fmt: skip
-    finally:
-        for bar in bars.values():
-            bar.close()
-    for line in summary(run.path, report=not no_report):
+    with Stages() as progress:
+        run = replay(trace, out=folder, progress=progress, command=sys.argv[1:], **options)
+    for line in summary(run.path, report=options["report"]):
         click.echo(line)
     if notice := compiled.notice():
         click.echo(notice, err=True)

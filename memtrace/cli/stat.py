@@ -50,7 +50,7 @@ def command(
     memtrace stat trace.parquet --page --caller -s hit --json
     """
     from memtrace import compiled
-    from memtrace.cli.progress import Progress
+    from memtrace.progress import Progress
     from memtrace.trace.kmem_stat import PAGE_DEFAULT, PAGE_SORTS, SLAB_DEFAULT, SLAB_SORTS, kmem_stat, sort_keys
     from memtrace.trace.source import open_trace
 

@@ -37,7 +37,7 @@ def command(
     if workload is None:
         raise click.UsageError("no WORKLOAD; expected a name of `memtrace synth --list`, or a file ending in .py.",
                                click.get_current_context())  # fmt: skip
-    from memtrace.cli.progress import Progress
+    from memtrace.progress import Progress
     from memtrace.synthetic.catalogue import load_workload
     from memtrace.synthetic.write import plan, write_trace
     from memtrace.units import format_time

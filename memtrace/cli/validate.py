@@ -35,29 +35,17 @@ def command(
     memtrace validate trace.parquet
     """
     from memtrace import compiled
-    from memtrace.cli.progress import Progress
     from memtrace.fidelity.recording import read_recording
     from memtrace.fidelity.validate import validate
+    from memtrace.progress import Stages
 
     compiled.check()
     recording = read_recording(trace, snapshots, allocator=allocator, kernel=kernel, settings=settings, begin=begin)
-    bars: dict[str, Progress] = {}
-
-    def progress(doing: str, done: int, total: int) -> None:
-        if doing not in bars:
-            for bar in bars.values():
-                bar.close()
-            bars[doing] = Progress(doing)
-        bars[doing](done, total)
-
-    try:
+    with Stages() as progress:
         table = validate(
             recording, forced=ways != "free", free_running=ways != "forced", out=out, force=overwrite,
             progress=progress, command=sys.argv[1:],
         )  # fmt: skip
-    finally:
-        for bar in bars.values():
-            bar.close()
     if as_json:
         click.echo(json.dumps(table.as_dict(), indent=1, ensure_ascii=False))
     else:

@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import ConfigError, MemtraceError, ModelError
 from ..metrics.manifest import versions
 from ..metrics.run_folder import MANIFEST
+from ..progress import silent
 from .grid import Cell
 from .measures import measure_run
 from .places import Remote, base_name, fetched, is_remote
@@ -165,7 +166,7 @@ def _replay(cell: Cell, folder: Path, scratch: Path) -> None:
         if arguments.get(name) is not None and is_remote(arguments[name]):
             arguments[name] = fetched(arguments[name], scratch)
     try:
-        replay(str(fetched(cell.value("trace"), scratch)), **arguments, out=folder, report=False)
+        replay(str(fetched(cell.value("trace"), scratch)), **arguments, out=folder, report=False, progress=silent)
     except ConfigError:
         if (folder / MANIFEST).is_file():
             return  # somebody else has written the same cell meanwhile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import pandas as pd
 
 from .. import __version__, compiled
 from ..errors import ConfigError, MetricsError
+from ..progress import Told, silent, told
 from ..report.wording import for_notebook
 from .cells import Done, Namer, source_digest
 from .cluster import run_cells_on
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from ..report.result import Run
     from .study_plots import StudyPlots
 
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def compare(
     out: str | Path | None = None,
     force: bool = False,
     report: bool = True,
-    progress: Progress | None = None,
+    progress: Told | None = None,
 ) -> Study:
     """
     Replay traces under every combination of what is given as a list, and compare.
@@ -189,11 +189,12 @@ def compare(
             replications, pool_traces, {key: value for key, value in given.items() if value != usual[key]},
         )  # fmt: skip
     place = out if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "study"
-    return run_study(grid, place, jobs=jobs, cluster=cluster, force=force, report=report, progress=progress)
+    with told(progress, "cells") as telling:
+        return run_study(grid, place, jobs=jobs, cluster=cluster, force=force, report=report, progress=telling)
 
 
 def run_study(grid: Grid, out: str | Path, *, jobs: int = 1, cluster: str | None = None, force: bool = False,
-              report: bool = True, progress: Progress | None = None, least_effect_pct: float = LEAST_EFFECT_PCT
+              report: bool = True, progress: Told | None = None, least_effect_pct: float = LEAST_EFFECT_PCT
               ) -> Study:
     """Run what is missing of a grid's cells, then write dataset, study.json and report; see ``compare``."""
     if is_remote(out):
@@ -223,7 +224,7 @@ def _run_remote(grid: Grid, url: str, **how: Any) -> Study:
 
 
 def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, force: bool, report: bool,
-         progress: Progress | None, least_effect_pct: float) -> Study:
+         progress: Told | None, least_effect_pct: float) -> Study:
     """Run a study whose cells are at ``place``; all else is written to ``folder``."""
     if jobs < 1:
         raise ConfigError(f"-j {jobs}: expected one process at least.")
@@ -232,7 +233,7 @@ def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, f
     work = [(cell, namer.key(cell)) for cell in grid.cells()]
     with alone(folder):
         claim(folder, grid, force)
-        study = Study(folder, grid, *_results(grid, work, folder, place, jobs, cluster, progress or (lambda *_: None)),
+        study = Study(folder, grid, *_results(grid, work, folder, place, jobs, cluster, progress or silent),
                       least_effect_pct)
         unfinished(folder)
         write_results(study, jobs, report)
@@ -240,7 +241,7 @@ def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, f
 
 
 def _results(grid: Grid, work: Sequence[tuple[Cell, str]], folder: Path, place: str, jobs: int, cluster: str | None,
-             progress: Progress) -> tuple[pd.DataFrame, list[Refused], int]:
+             progress: Told) -> tuple[pd.DataFrame, list[Refused], int]:
     """Run what is missing; the measures of all cells, those without a result, and how many were run."""
     once = {key: cell for cell, key in work}
     finished = 0

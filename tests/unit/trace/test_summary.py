@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from memtrace.cli.info import command
-from memtrace.cli.progress import Progress
 from memtrace.trace.source import open_trace
 from memtrace.trace.summary import TraceInfo, summarise
 
@@ -79,26 +77,3 @@ def test_the_command_prints_text_and_json(tmp_path: Path) -> None:
     assert "1  unknown_event (first at line 3)" in said.output and "No frees: every object lives" in said.output
     told = json.loads(CliRunner().invoke(command, [str(path), "--json"]).output)
     assert told["events"] == {"kmalloc": 1, "odd": 1} and told["format"] == "csv"
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_waits_draws_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("memtrace.cli.progress.time.monotonic", lambda: now[0])
-    out = Terminal()
-    with Progress("reading", 200, "rows", out) as progress:
-        progress(10)
-        assert out.getvalue() == ""  # nothing within the first second
-        now[0] = 102.0
-        progress(50)
-        assert "reading [#######" in out.getvalue() and " 25%  50 rows, 25/s, 6 s left" in out.getvalue()
-    assert out.getvalue().endswith("\r\x1b[K")
-    file = io.StringIO()
-    with Progress("reading", stream=file) as progress:
-        now[0] = 110.0
-        progress(50, 100)
-    assert file.getvalue() == ""

@@ -1,0 +1,136 @@
+"""The notebooks run from top to bottom, and are kept without output; memtrace's own part in a notebook."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+
+from memtrace import compiled
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+PLACES = re.compile(r"""["'(\s](/(home|Users|root|tmp|work|mnt|var)/|[A-Z]:\\)""")
+"""Beginnings of paths that only one computer has."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in, laid out as the project, and nothing of the user's own Jupyter."""
+    for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
+        monkeypatch.setenv(variable, str(tmp_path / "settings"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "traces").symlink_to(root / "traces")
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path / "notebooks"
+
+
+def execute(notebook: Any, folder: Path, **options: Any) -> None:
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
+                   **options).execute()
+
+
+def outputs(cell: Any) -> str:
+    """All text that a cell has shown."""
+    said = []
+    for output in cell.get("outputs", ()):
+        said += [output.get("text", ""), *output.get("data", {}).values(), *output.get("traceback", ())]
+    return "\n".join(map(str, said))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path: Path, here: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    if compiled.status() != "compiled" and "build-and-serve" in str(notebook):
+        pytest.skip("replays the bundled real trace, which takes minutes without a compiled core")
+    execute(notebook, here)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            assert output.get("name") != "stderr", f"a warning: {output['text']}"
+    assert sum("image/png" in output.get("data", {}) for cell in notebook.cells
+               for output in cell.get("outputs", ())) >= 2, "a notebook has pictures"
+    assert not list(here.iterdir()), "it leaves things beside the notebooks"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_kept_without_output(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None, "clear all outputs before you save"
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not PLACES.search(text)
+
+
+def test_every_notebook_is_listed(root: Path) -> None:
+    listed = (root / "notebooks" / "README.md").read_text(encoding="utf-8")
+    assert NOTEBOOKS and all(f"({path.name})" in listed for path in NOTEBOOKS)
+
+
+TRACE = "ts_ns,cpu,event,ptr,bytes_req\n0,0,kmalloc,1,100\n1000,0,kmalloc,2,100\n2000,0,kfree,1,\n"
+
+
+@pytest.fixture
+def session(here: Path) -> dict[str, Any]:
+    """Cells by name, after they ran, one after the other, whatever each raised."""
+    (here / "tiny.csv").write_text(TRACE, encoding="utf-8")
+    sources = {
+        "load": "%load_ext memtrace",
+        "cell": f"%%memtrace -n tiny --cpus 2 --memory 64M\n{TRACE}",
+        "kept": "tiny.hit_rate()",
+        "line": "run = %memtrace replay tiny.csv --memory 64M --no-report -n other\nrun is other",
+        "figure": "tiny.plot.cache_memory();",
+        "command": "%memtrace info tiny.csv",
+        "help": "%memtrace replay --help",
+        "cell help": f"%%memtrace --help\n{TRACE}",
+        "wrong row": f"%%memtrace --memory 64M\n{TRACE}3000,0,kfree,moon,\n",
+        "wrong option": f"%%memtrace --memroy 64M\n{TRACE}",
+        "wrong value": f"%%memtrace --memory 64Q\n{TRACE}",
+        "two traces": f"%%memtrace tiny.csv\n{TRACE}",
+        "wrong name": f"%%memtrace -n 7up\n{TRACE}",
+        "open quotation": "%memtrace replay 'tiny.csv",
+        "no file": "%memtrace replay gone.csv",
+        "no command": "%memtrace repaly tiny.csv",
+        "call": "import memtrace as mt\nmt.replay('gone.csv')",
+        "bar": "from memtrace import progress\nprogress.WAIT_S = 0\n"
+               "with progress.told(None) as tell:\n    tell('replaying', 1, 4)\n    print('shown')",
+    }
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources.values()])
+    execute(notebook, here, allow_errors=True)
+    return dict(zip(sources, notebook.cells, strict=True))
+
+
+def test_the_extension(session: dict[str, Any]) -> None:
+    assert not outputs(session["load"])
+    shown = session["cell"].outputs[-1]["data"]
+    assert "<b>cell.csv</b>: 3 rows" in shown["text/html"] and "report.html" in shown["text/html"]
+    assert "cell.csv: 3 rows" in shown["text/plain"]
+    assert outputs(session["kept"]).strip().endswith("0.5")
+    assert "True" in outputs(session["line"])
+    assert "image/png" in session["figure"].outputs[0]["data"], "a figure is shown without asking"
+    assert len(session["figure"].outputs) == 1
+    assert "kmalloc" in outputs(session["command"])
+    assert "-n NAME" in outputs(session["help"]) and "TRACE" in outputs(session["help"])
+    assert "--allocator" in outputs(session["cell help"])
+    for name, expected in {
+        "wrong row": r'TraceError: cell\.csv:5: .*moon',
+        "wrong option": r"ConfigError: .*--memroy.* \(`%%memtrace --help` explains\)",
+        "wrong value": r"ConfigError: --memory.*64Q",
+        "two traces": r"ConfigError: .*unexpected extra argument",
+        "wrong name": r"ConfigError: -n 7up: no name of a variable",
+        "open quotation": r"ConfigError: %memtrace replay 'tiny\.csv: No closing quotation",
+        "no file": r"TraceError: gone\.csv: no such file",
+        "no command": r'ConfigError: no command "repaly"; expected one of replay,',
+        "call": r"TraceError: gone\.csv: no such file",
+    }.items():
+        said = outputs(session[name]).strip()
+        assert re.fullmatch(expected + r".*", said), f"{name}: {said}"
+    bar = session["bar"].outputs
+    assert bar[0]["output_type"] == "display_data" and not bar[0]["data"]["text/plain"], "the bar is taken away"
