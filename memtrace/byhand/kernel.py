@@ -389,6 +389,10 @@ class Kernel(Caller):
         """The slab allocator's own statistics by cache and CPU."""
         return views.counters(self.machine)
 
+    def percpu_areas(self) -> pd.DataFrame:
+        """What alloc_percpu() has given: pointer, chunk, and which bytes of every CPU's unit it takes."""
+        return views.percpu_areas(self.machine)
+
     def blocks(self, pfn: int, order: int = MAX_ORDER) -> list[Block]:
         """The ``2**order`` page frames around ``pfn`` as blocks of the buddy system, by address."""
         if not 0 <= order <= MAX_ORDER or not 0 <= pfn < self.machine.frames.nr_frames:
@@ -413,7 +417,7 @@ class Kernel(Caller):
 
     @property
     def plot(self) -> KernelPlot:
-        """Pictures: ``plot.buddy(pfn)`` and ``plot.slabs(cache)``."""
+        """Pictures: ``plot.buddy(pfn)``, ``plot.slabs(cache)`` and ``plot.percpu()``."""
         from .plot import KernelPlot
 
         return KernelPlot(self)

@@ -1,4 +1,4 @@
-"""Pictures of a machine that is called by hand: blocks of the buddy system as a tree, slabs byte by byte."""
+"""Pictures of a machine that is called by hand: blocks as a tree, slabs byte by byte, per-CPU areas in each unit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .blocks import Block
 from .slabs import SlabView
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from .caller import Cache
@@ -129,6 +130,35 @@ class KernelPlot:
                 _legend(ax, _PIECES, {piece.state for view in shown for piece in view.pieces})
         return ax
 
+    def percpu(self, ax: Axes | None = None, *, title: str = "") -> Axes:
+        """
+        Where per-CPU areas lie: a row for each possible CPU and chunk, over the part of a unit that has areas.
+
+        An area has the same colour and the same offset in every row; an offline CPU has its copies too.
+
+        Parameters
+        ----------
+        ax
+            Where to draw; a new figure when None.
+        title
+            Of the axes; empty: how many areas there are.
+        """
+        areas = self._kernel.percpu_areas()
+        percpu = self._kernel.machine.percpu
+        rows = [(chunk, cpu) for chunk in sorted(set(areas.chunk)) for cpu in range(percpu.possible)]
+        with matplotlib.rc_context(style.RC):
+            ax = ax or style.shown_figure(1.0 + 0.42 * max(1, len(rows))).subplots()
+            _percpu(ax, areas, rows, [self._cpu_name(cpu) for _, cpu in rows])
+            apart = format_size(int(percpu.unit_size))
+            _title(ax, title or f"{len(areas)} per-CPU area{'s' if len(areas) != 1 else ''}; units are {apart} apart")
+        return ax
+
+    def _cpu_name(self, cpu: int) -> str:
+        machine = self._kernel.machine
+        if cpu >= machine.nr_cpus:
+            return f"CPU {cpu}\nonly possible"
+        return f"CPU {cpu}" if machine.online[cpu] else f"CPU {cpu}\noffline"
+
 
 def _title(ax: Axes, text: str) -> None:
     """Where ``set_title`` puts one by default, so that a caller's own replaces it."""
@@ -225,4 +255,30 @@ def _slabs(ax: Axes, shown: list[SlabView], wanted: str, each_named: bool) -> No
                                       for view, name in zip(shown, names, strict=True)], fontsize=8)
     ticks: list[Any] = [total * i // 4 for i in range(5)]
     ax.set_xticks(ticks, [format_size(tick) if tick else "0" for tick in ticks], fontsize=9)
+    _bare(ax)
+
+
+# -- per-CPU areas ------------------------------------------------------------------------------------------------
+
+
+def _percpu(ax: Axes, areas: pd.DataFrame, rows: list[tuple[int, int]], names: list[str]) -> None:
+    low = int(areas.offset.min()) if len(areas) else 0
+    high = int((areas.offset + areas["size"]).max()) if len(areas) else PAGE_SIZE
+    margin = max(1, (high - low) // 40)
+    for row, (chunk, _) in enumerate(rows):
+        ax.add_patch(Rectangle((low - margin, row - 0.36), high - low + 2 * margin, 0.72, facecolor="#ffffff",
+                               edgecolor=style.INK, linewidth=0.6))
+        for i, area in enumerate(areas.itertuples()):
+            if area.chunk == chunk:
+                ax.add_patch(Rectangle((area.offset, row - 0.36), area.size, 0.72, edgecolor=style.INK, linewidth=0.4,
+                                       facecolor=style.OKABE_ITO[i % len(style.OKABE_ITO)]))
+    if not rows:
+        ax.text(0.5, 0.5, "no area", transform=ax.transAxes, ha="center", va="center")
+    ax.set_xlim(low - 1.1 * margin, high + 1.1 * margin)
+    ax.set_ylim(max(1, len(rows)) - 0.4, -0.6)
+    several = len({chunk for chunk, _ in rows}) > 1
+    ax.set_yticks(range(len(rows)), [f"{name}, chunk {chunk}" if several else name
+                                     for name, (chunk, _) in zip(names, rows, strict=True)], fontsize=8)
+    ax.set_xticks([low, high], [f"+{low:#x}", f"+{high:#x}"], fontsize=9)
+    ax.set_xlabel("offset in the CPU's unit")
     _bare(ax)

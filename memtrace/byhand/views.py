@@ -79,3 +79,11 @@ def _kind(number: int) -> tuple[int, str]:
     if number < PCP_ORDERS * _PCP_TYPES:
         return number // _PCP_TYPES, MIGRATETYPES[number % _PCP_TYPES]
     return 9, MIGRATETYPES[number - PCP_ORDERS * _PCP_TYPES]
+
+
+def percpu_areas(machine: Machine) -> pd.DataFrame:
+    """Per-CPU areas by pointer: their chunk, and what of each CPU's unit they take (offset and size in bytes)."""
+    percpu = machine.percpu
+    rows = [(ptr, chunk.index, percpu.offset_of(ptr), percpu.size_of(ptr))
+            for chunk in percpu.live_chunks() for ptr in sorted(percpu.pointer(chunk, bit) for bit in chunk.areas)]
+    return pd.DataFrame(rows, columns=["ptr", "chunk", "offset", "size"])

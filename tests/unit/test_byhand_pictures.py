@@ -97,6 +97,25 @@ def test_objects_in_sheaves_are_their_cpus() -> None:
     assert {piece.cpu for piece in pieces} == {0, 1}
 
 
+def test_every_possible_cpu_has_its_copy_at_the_same_offset() -> None:
+    k = mt.Kernel(cpus=3, memory="64M", settings=["percpu.possible_cpus=4"])
+    assert boxes(k.plot.percpu()) == []
+    sizes = {k.alloc_percpu(size): size for size in (8, 64, 4, 200, 3000)}
+    gone = list(sizes)[1]
+    k.free_percpu(gone)
+    del sizes[gone]
+    k.cpu_offline(1)
+    areas = k.percpu_areas()
+    assert dict(zip(areas.ptr, areas["size"], strict=True)) == sizes
+    ax = k.plot.percpu()
+    row = [(offset, size) for offset, size in zip(areas.offset, areas["size"], strict=True)]
+    assert [box for box in boxes(ax) if box in row] == row * 4
+    assert len(boxes(ax)) == 4 * (1 + len(row)), "and the unit itself"
+    assert ticks(ax) == ["CPU 0", "CPU 1\noffline", "CPU 2", "CPU 3\nonly possible"]
+    for p, offset in zip(areas.ptr, areas.offset, strict=True):
+        assert k.per_cpu_ptr(p, 2) % (512 << 10) == offset
+
+
 def test_an_empty_cache_and_one_of_very_many_slabs() -> None:
     k = mt.Kernel(memory="64M")
     cache = k.kmem_cache_create("probe", 4000, ctor=True)
