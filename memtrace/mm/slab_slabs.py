@@ -238,6 +238,9 @@ class SlabSlabs(SlabAllocator):
     def new_cache(self, index: cython.int, name: str) -> KmemCache:
         s: SlabCache = SlabCache(index, name)
         s.stat = array("q", [0]) * (self.nr_cpus * NR_SLAB_STATS)
+        # A cache that was destroyed is never opened, and samples still read it.
+        s.kind = s.colour = s.colour_off = 0
+        s.limit = s.batchcount = s.shared = 0
         s.early = False
         s.num_active = 0
         s.high_mark = 0
