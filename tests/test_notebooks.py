@@ -60,14 +60,9 @@ def answered(notebook: Any) -> int:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, here: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-<<<<<<< Updated upstream
     if compiled.status() != "compiled" and any(word in str(notebook) for word in ("build-and-serve", "mt.synth")):
         pytest.skip("replays hundreds of thousands of events, which takes minutes without a compiled core")
-=======
-    if compiled.status() != "compiled" and "build-and-serve" in str(notebook):
-        pytest.skip("replays the bundled real trace, which takes minutes without a compiled core")
     exercises = answered(notebook)
->>>>>>> Stashed changes
     execute(notebook, here)
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     for output in shown:
