@@ -291,7 +291,7 @@ class _Job:
         from .trace.causes import CAUSES as TRACE_CAUSES
         from .trace.causes import NOTED
 
-        counts = {**reader.problems, **census.counts, **paired, **dispatcher.counts()}
+        counts = {**reader.problems, **census.counts, **paired, **dispatcher.counts(), **played.left_out}
         causes = {**dict(TRACE_CAUSES), **NOTED, **dict(MODEL_CAUSES)}
         shown = str(self.trace)
         self.phase("manifest")

@@ -21,8 +21,8 @@ from .snapshot.proc import ProcSnapshot, read_proc
 from .units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
+    from .mm.kmem_cache import KmemCache
     from .mm.machine import Machine
-    from .mm.slab_common import KmemCache
     from .snapshot.exact_dump import ExactDump
     from .trace.requests import Census
     from .trace.source import TraceReader

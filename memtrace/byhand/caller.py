@@ -13,9 +13,9 @@ from ..errors import MisuseError
 from ..mm.constants import PAGE_SHIFT, ZERO_SIZE_PTR
 from ..mm.hotplug import cpu_offline, cpu_online, online_cpus
 from ..mm.kfree_rcu import KfreeRcu
+from ..mm.kmem_cache import KmemCache
 from ..mm.machine import Machine
 from ..mm.paths import PATHS
-from ..mm.slab_common import KmemCache
 from ..mm.vmalloc import VMALLOC_START, Vmalloc
 from ..schedule.costs import CostTable
 from ..schedule.daemons import Daemon

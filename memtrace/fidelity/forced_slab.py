@@ -21,7 +21,6 @@ from memtrace.mm.restore import restore_exact
 from memtrace.mm.slab import Slab
 from memtrace.start import map_caches
 from memtrace.trace.reading import chunks_from
-from memtrace.trace.requests import RQ_KMALLOC
 
 from .forced_slub import BULK_OBJECTS, FREED_SLABS, OBJECTS
 from .reaper_runs import RunTimes, recorded_runs
@@ -37,6 +36,7 @@ from .slub_script import (
     DO_PAGE_ALLOC,
     DO_PAGE_FREE,
     NEVER,
+    RequestedCaches,
     write_script,
 )
 from .table import FORCED, Table
@@ -96,7 +96,7 @@ class _Forced:
                  ts_ns: np.ndarray, row_cpu: np.ndarray, table: Table) -> None:
         self.script = script
         self.slab = cast(SlabForcing, machine.slab)
-        self.cache_map = cache_map.tolist()
+        self.caches = RequestedCaches(script, cache_map, self.slab.kmalloc_index)
         self.dumps = dumps
         self.ts_ns = ts_ns.tolist()
         self.row_cpu = row_cpu.tolist()
@@ -106,7 +106,6 @@ class _Forced:
         self.wrong_by_cache: Counter[str] = Counter()
         self.early: set[int] = set()
         """Slabs that the model has given back and whose recorded mm_page_free is still to come."""
-        self.kmalloc: dict[tuple[int, int], int] = {}
         self.row = 0
         slabs = [int(pfn) for pfn in self.slab.sl_pfn[: self.slab.nr_rows] if pfn >= 0]
         runs = recorded_runs(script, slabs, self.ts_ns, self.row_cpu, machine.nr_cpus)
@@ -138,14 +137,7 @@ class _Forced:
         slab = self.slab.row_at(addr)
         if slab >= 0:
             return self.slab.sl_cache[slab]
-        rq = self.script.requests
-        if rq["op"][i] != RQ_KMALLOC:
-            return self.cache_map[rq["cache"][i]]
-        key = (rq["size"][i], rq["gfp"][i])
-        found = self.kmalloc.get(key)
-        if found is None:
-            found = self.kmalloc[key] = self.slab.kmalloc_index(*key)
-        return found
+        return self.caches.of(i)
 
     # -- allocations ------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from memtrace.mm.constants import (
     SLABS_NONE,
     SLABS_PARTIAL,
 )
+from memtrace.mm.kmem_cache import KmemCache
 from memtrace.mm.slab import Slab
-from memtrace.mm.slab_common import KmemCache
 from memtrace.mm.slab_slabs import ArrayCache, KmemCacheNode, SlabCache
 
 
@@ -70,12 +70,7 @@ class SlabForcing(Slab):
     def bury(self, slab: cython.int) -> cython.void:
         """Destroy a doomed slab."""
         s: SlabCache = self.caches[self.sl_cache[slab]]
-        p: cython.int
-        for p in range(self.sl_pfn[slab], self.sl_pfn[slab] + (1 << s.order)):
-            self.frames.slab[p] = NIL
-        self.sl_pfn[slab] = NIL
-        self.sl_next[slab] = s.spare
-        s.spare = slab
+        self.spare_row(s, slab, s.order)
 
     @cython.ccall
     def revive(self, slab: cython.int) -> cython.void:

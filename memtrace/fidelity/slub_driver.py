@@ -28,13 +28,13 @@ from memtrace.fidelity.slub_script import (
     DO_HOLD,
     DO_PAGE_ALLOC,
     DO_PAGE_FREE,
+    RequestedCaches,
     Script,
 )
 from memtrace.mm.constants import SLAB_TYPESAFE_BY_RCU
 from memtrace.mm.machine import Machine
 from memtrace.mm.slub import Slub
 from memtrace.snapshot.exact_dump import ExactDump
-from memtrace.trace.requests import RQ_KMALLOC
 
 BURST_ROWS = 3000
 """Wrong objects of one cache less than this many rows apart have one cause."""
@@ -114,7 +114,7 @@ class SlubDriver:
         self.slub.pages = self.pages
         self.slub.defrag_ratio = 1023
         self.forcing = SlubForcing(self.slub, self.pages)
-        self.cache_map = cache_map.tolist()
+        self.caches = RequestedCaches(script, cache_map, self.forcing.kmalloc_cache)
         self.dumps = dumps
         self.start = start
         self.out = ForcedSlub()
@@ -124,7 +124,6 @@ class SlubDriver:
         self.early: set[int] = set()
         """Slabs that the model has given back and whose recorded mm_page_free is still to come."""
         self.group: dict[tuple[int, int], array[int]] = defaultdict(lambda: array("q"))
-        self.kmalloc: dict[tuple[int, int], int] = {}
         self.row = 0
 
     def run(self) -> ForcedSlub:
@@ -139,17 +138,6 @@ class SlubDriver:
             do[action](argument)
         return self.out
 
-    def cache(self, i: int) -> int:
-        """The machine's cache of allocation i."""
-        rq = self.script.requests
-        if rq["op"][i] != RQ_KMALLOC:
-            return self.cache_map[rq["cache"][i]]
-        key = (rq["size"][i], rq["gfp"][i])
-        found = self.kmalloc.get(key)
-        if found is None:
-            found = self.kmalloc[key] = self.forcing.kmalloc_cache(*key)
-        return found
-
     # -- allocations ------------------------------------------------------------------------------
 
     def alloc(self, i: int) -> None:
@@ -158,7 +146,7 @@ class SlubDriver:
         rq = script.requests
         cpu, node, want = rq["cpu"][i], rq["node"][i], rq["addr"][i]
         bulk = script.array_begin[i] >= 0
-        cache = self.cache(i)
+        cache = self.caches.of(i)
         page = script.page.get(i)
         if page is not None:
             if i not in self.held:
@@ -245,7 +233,7 @@ class SlubDriver:
         script, forcing = self.script, self.forcing
         rq = script.requests
         cpu, node = rq["cpu"][i], rq["node"][i]
-        cache = self.cache(i)
+        cache = self.caches.of(i)
         begin = script.array_begin[i]
         if begin >= 0:
             for j in script.array[begin]:
@@ -268,7 +256,7 @@ class SlubDriver:
         self.held.add(i)
 
     def bypass(self, i: int) -> None:
-        if i not in self.done and self.forcing.bypass(self.cache(i), self.script.requests["cpu"][i]):
+        if i not in self.done and self.forcing.bypass(self.caches.of(i), self.script.requests["cpu"][i]):
             self.out.order["slow path begun before an interrupt"] += 1
 
     def bulk_early(self, i: int) -> None:
@@ -280,7 +268,7 @@ class SlubDriver:
         """
         script, done = self.script, self.done
         rq = script.requests
-        cpu, begin, cache = rq["cpu"][i], script.array_begin[i], self.cache(i)
+        cpu, begin, cache = rq["cpu"][i], script.array_begin[i], self.caches.of(i)
         left = [j for j in script.array[begin] if j not in done]
         while left:
             objects = self.next_objects(cache, cpu)

@@ -295,17 +295,11 @@ class SlubForcing(SlubStages):
         """Move the first slab of a node's list behind another one of it."""
         slub: Slub = self.slub
         node: cython.int = slub.sl_node[slab]
-        after: cython.int
         s.n_first[node] = slub.sl_next[slab]
-        slub.sl_prev[s.n_first[node]] = NIL
-        after = slub.sl_next[before]
-        slub.sl_next[before] = slab
-        slub.sl_prev[slab] = before
-        slub.sl_next[slab] = after
-        if after == NIL:
+        slub.list_del(slab)
+        slub.list_add(slab, before, slub.sl_next[before])
+        if slub.sl_next[slab] == NIL:
             s.n_last[node] = slab
-        else:
-            slub.sl_prev[after] = slab
 
     @cython.ccall
     def drop_slab(self, slab: cython.int) -> cython.int:

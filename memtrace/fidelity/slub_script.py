@@ -9,7 +9,9 @@ at the first row of that request's burst, and what precedes an interrupt before 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -87,6 +89,31 @@ class Script:
     pfn: np.ndarray
     order: np.ndarray
     futures: Futures = field(repr=False)
+
+
+class RequestedCaches:
+    """
+    The machine's cache of each recorded allocation.
+
+    Parameters
+    ----------
+    cache_map
+        By index into the census's caches: the machine's.
+    kmalloc
+        The machine's cache for a size and gfp bits.
+    """
+
+    def __init__(self, script: Script, cache_map: np.ndarray, kmalloc: Callable[[int, int], int]) -> None:
+        self._requests = script.requests
+        self._cache_map: list[int] = cache_map.tolist()
+        self._kmalloc = lru_cache(maxsize=None)(kmalloc)
+
+    def of(self, i: int) -> int:
+        """Cache of request i."""
+        rq = self._requests
+        if rq["op"][i] != RQ_KMALLOC:
+            return self._cache_map[rq["cache"][i]]
+        return self._kmalloc(rq["size"][i], rq["gfp"][i])
 
 
 class Futures:

@@ -14,10 +14,11 @@ import cython
 from memtrace.mm.constants import MIGRATE_MOVABLE, NIL, PAGE_SHIFT, PAGE_USED, UNKNOWN_OWNER, WAKE_DEFERRED
 from memtrace.mm.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from memtrace.mm.itinerary import Itinerary
+from memtrace.mm.kmem_cache import KmemCache
 from memtrace.mm.mmzone import Frames, Zone
 from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.percpu import PercpuAllocator
-from memtrace.mm.slab_common import KmemCache, SlabAllocator
+from memtrace.mm.slab_common import SlabAllocator
 
 
 @cython.cclass

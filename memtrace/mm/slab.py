@@ -12,9 +12,9 @@ import cython
 
 from memtrace.config import SlabParams
 from memtrace.mm.constants import NIL, SLABS_FREE
+from memtrace.mm.kmem_cache import KmemCache, SlabStat
 from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.paths import COST_SLAB_LISTS
-from memtrace.mm.slab_common import KmemCache, SlabStat
 from memtrace.mm.slab_geometry import free_limit
 from memtrace.mm.slab_serve import SlabServing
 from memtrace.mm.slab_slabs import ArrayCache, KmemCacheNode, SlabCache

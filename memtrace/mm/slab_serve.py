@@ -27,6 +27,7 @@ from memtrace.mm.gfp import (
     GFP_RECLAIM,
     GFP_SLAB_KEEPS,
 )
+from memtrace.mm.kmem_cache import KmemCache
 from memtrace.mm.mmzone import Zone
 from memtrace.mm.paths import (
     COST_SLAB_ALIEN,
@@ -47,7 +48,6 @@ from memtrace.mm.paths import (
     PATH_FREE_FLUSH_SHARED,
     PATH_FREE_FLUSH_SLABS,
 )
-from memtrace.mm.slab_common import KmemCache
 from memtrace.mm.slab_geometry import OFF_SLAB
 from memtrace.mm.slab_slabs import ArrayCache, KmemCacheNode, SlabCache, SlabSlabs
 from memtrace.mm.stats import (
@@ -471,13 +471,8 @@ class SlabServing(SlabSlabs):
         """
         pfn: cython.int = self.sl_pfn[slab]
         index: cython.longlong = self.sl_index[slab]
-        p: cython.int
-        for p in range(pfn, pfn + (1 << s.order)):
-            self.frames.slab[p] = NIL
+        self.spare_row(s, slab, s.order)
         self.account_slab_pages(pfn, -(1 << s.order))
-        self.sl_pfn[slab] = NIL
-        self.sl_next[slab] = s.spare
-        s.spare = slab
         self.count(s, cpu, SLAB_FREED)
         self.pages.free_pages(pfn, s.order, cpu)
         if index != 0:

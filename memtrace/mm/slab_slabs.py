@@ -31,9 +31,9 @@ from memtrace.mm.constants import (
     ZERO_SIZE_PTR,
 )
 from memtrace.mm.gfp import GFP_BIT_COMP, GFP_BIT_DMA, GFP_BIT_DMA32, GFP_BIT_RECLAIMABLE
-from memtrace.mm.mmzone import Zone
+from memtrace.mm.kmem_cache import KmemCache
 from memtrace.mm.page_alloc import PageAllocator
-from memtrace.mm.slab_common import KmemCache, SlabAllocator
+from memtrace.mm.slab_common import SlabAllocator
 from memtrace.mm.slab_geometry import (
     CACHE_LINE,
     array_limit,
@@ -43,7 +43,7 @@ from memtrace.mm.slab_geometry import (
     shared_factor,
     stride,
 )
-from memtrace.mm.slub_slabs import longer
+from memtrace.mm.slab_rows import RowCache, SlabRows, longer
 from memtrace.mm.stats import NR_SLAB_STATS
 
 ALIEN_LIMIT = 12
@@ -116,7 +116,7 @@ class KmemCacheNode:
 
 
 @cython.cclass
-class SlabCache(KmemCache):
+class SlabCache(RowCache):
     """A cache with SLAB's arrays by CPU and its nodes."""
 
     kind: cython.int
@@ -134,15 +134,12 @@ class SlabCache(KmemCache):
     num_active: cython.longlong
     high_mark: cython.longlong
     max_freeable: cython.longlong
-    spare: cython.int
-    """First of the cache's unused slab rows, linked through sl_next."""
 
 
 @cython.cclass
-class SlabSlabs(SlabAllocator):
+class SlabSlabs(SlabRows):
     """SLAB's storage: slabs, their objects, the nodes' lists. ``Slab`` serves from it."""
 
-    nr_zones: cython.int
     numa: cython.bint
     """Slabs are asked for on exactly one node first, as kernels with CONFIG_NUMA do."""
     possible_cpus: cython.int
@@ -152,22 +149,12 @@ class SlabSlabs(SlabAllocator):
     set_shared: cython.int
     node_cpus: cython.int[:]
     """CPUs of each node that are online."""
-    nr_rows: cython.int
-    row_room: cython.int
-    objects_used: cython.longlong
-    object_room: cython.longlong
-    sl_pfn: cython.int[:]
-    sl_cache: cython.int[:]
     sl_active: cython.int[:]
     sl_list: cython.int[:]
-    sl_next: cython.int[:]
-    sl_prev: cython.int[:]
-    sl_node: cython.int[:]
     sl_mem: cython.longlong[:]
     """Address of the first object (s_mem): behind the slab's colour."""
     sl_index: cython.longlong[:]
     """Address of the index array of a cache that keeps it off the slab, or 0."""
-    sl_seg: cython.longlong[:]
     obj_state: cython.uchar[:]
     obj_index: cython.short[:]
 
@@ -175,9 +162,8 @@ class SlabSlabs(SlabAllocator):
         self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint,
         params: SlabParams, word: cython.int, possible_cpus: cython.int,
     ) -> None:
-        SlabAllocator.__init__(self, pages, nr_cpus, nr_nodes, memcg, word)
+        SlabRows.__init__(self, pages, nr_cpus, nr_nodes, memcg, word)
         self.name = "slab"
-        self.nr_zones = len(pages.zones)
         self.numa = word == 8
         self.possible_cpus = possible_cpus
         self.max_order = params.max_order
@@ -190,47 +176,30 @@ class SlabSlabs(SlabAllocator):
         self.node_cpus = array("i", [0]) * nr_nodes
         for cpu in range(nr_cpus):
             self.node_cpus[pages.cpu_node[cpu]] += 1
-        self.nr_rows = 0
-        self.row_room = 0
-        self.objects_used = 0
-        self.object_room = 0
-        self.sl_pfn = array("i")
-        self.sl_cache = array("i")
         self.sl_active = array("i")
         self.sl_list = array("i")
-        self.sl_next = array("i")
-        self.sl_prev = array("i")
-        self.sl_node = array("i")
         self.sl_mem = array("q")
         self.sl_index = array("q")
-        self.sl_seg = array("q")
         self.obj_state = array("B")
         self.obj_index = array("h")
-        self.grow_rows(1024)
-        self.grow_objects(65536)
+        self.first_room()
 
     @cython.cfunc
     def grow_rows(self, room: cython.int) -> cython.void:
         """Make room for more slabs."""
         extra: cython.int = room - self.row_room
-        self.sl_pfn = longer(self.sl_pfn, "i", extra)
-        self.sl_cache = longer(self.sl_cache, "i", extra)
         self.sl_active = longer(self.sl_active, "i", extra)
         self.sl_list = longer(self.sl_list, "i", extra)
-        self.sl_next = longer(self.sl_next, "i", extra)
-        self.sl_prev = longer(self.sl_prev, "i", extra)
-        self.sl_node = longer(self.sl_node, "i", extra)
         self.sl_mem = longer(self.sl_mem, "q", extra)
         self.sl_index = longer(self.sl_index, "q", extra)
-        self.sl_seg = longer(self.sl_seg, "q", extra)
-        self.row_room = room
+        SlabRows.grow_rows(self, room)
 
     @cython.cfunc
     def grow_objects(self, room: cython.longlong) -> cython.void:
         """Make room for more objects."""
         self.obj_state = longer(self.obj_state, "B", room - self.object_room)
         self.obj_index = longer(self.obj_index, "h", room - self.object_room)
-        self.object_room = room
+        SlabRows.grow_objects(self, room)
 
     # -- caches -----------------------------------------------------------------------------------
 
@@ -341,25 +310,16 @@ class SlabSlabs(SlabAllocator):
     @cython.exceptval(check=False)
     def link(self, n: KmemCacheNode, slab: cython.int, which: cython.int, to_tail: cython.bint) -> cython.void:
         """Put a slab that is on no list at one end of one."""
-        other: cython.int
         if to_tail:
-            other = n.last[which]
-            self.sl_prev[slab] = other
-            self.sl_next[slab] = NIL
+            self.list_add(slab, n.last[which], NIL)
             n.last[which] = slab
-            if other == NIL:
+            if self.sl_prev[slab] == NIL:
                 n.first[which] = slab
-            else:
-                self.sl_next[other] = slab
         else:
-            other = n.first[which]
-            self.sl_next[slab] = other
-            self.sl_prev[slab] = NIL
+            self.list_add(slab, NIL, n.first[which])
             n.first[which] = slab
-            if other == NIL:
+            if self.sl_next[slab] == NIL:
                 n.last[which] = slab
-            else:
-                self.sl_prev[other] = slab
         self.sl_list[slab] = which
         if which == SLABS_PARTIAL:
             n.nr_partial += 1
@@ -371,16 +331,11 @@ class SlabSlabs(SlabAllocator):
     def unlink(self, n: KmemCacheNode, slab: cython.int) -> cython.void:
         """Take a slab off its list."""
         which: cython.int = self.sl_list[slab]
-        before: cython.int = self.sl_prev[slab]
-        after: cython.int = self.sl_next[slab]
-        if before == NIL:
-            n.first[which] = after
-        else:
-            self.sl_next[before] = after
-        if after == NIL:
-            n.last[which] = before
-        else:
-            self.sl_prev[after] = before
+        self.list_del(slab)
+        if self.sl_prev[slab] == NIL:
+            n.first[which] = self.sl_next[slab]
+        if self.sl_next[slab] == NIL:
+            n.last[which] = self.sl_prev[slab]
         self.sl_list[slab] = SLABS_NONE
         if which == SLABS_PARTIAL:
             n.nr_partial -= 1
@@ -388,24 +343,6 @@ class SlabSlabs(SlabAllocator):
             n.free_slabs -= 1
 
     # -- slabs ------------------------------------------------------------------------------------
-
-    @cython.cfunc
-    def new_row(self, s: SlabCache) -> cython.int:
-        """A slab row with room for the cache's objects: a spare one, or a new one."""
-        row: cython.int = s.spare
-        if row != NIL:
-            s.spare = self.sl_next[row]
-            return row
-        row = self.nr_rows
-        if row == self.row_room:
-            self.grow_rows(2 * self.row_room)
-        if self.objects_used + s.objects > self.object_room:
-            self.grow_objects(2 * self.object_room + s.objects)
-        self.sl_seg[row] = self.objects_used
-        self.sl_cache[row] = s.index
-        self.objects_used += s.objects
-        self.nr_rows += 1
-        return row
 
     @cython.ccall
     def build_slab(self, s: KmemCache, pfn: cython.int, offset: cython.int, node: cython.int) -> cython.int:
@@ -481,16 +418,6 @@ class SlabSlabs(SlabAllocator):
             cache.num_active += s.objects
             cache.live += s.objects
 
-    @cython.cfunc
-    def account_hidden(self, node: cython.int, pages: cython.int) -> cython.int:
-        """Pages of slabs without a place count in the highest zone of their node that slabs may use."""
-        zone: Zone
-        for zone in self.pages.local_zonelists[node]:
-            if zone.zone_idx <= self.pages.gfp_zone[0]:
-                zone.slab_pages += pages
-                return 0
-        return 0
-
     # -- questions --------------------------------------------------------------------------------
 
     @cython.ccall
@@ -501,10 +428,6 @@ class SlabSlabs(SlabAllocator):
         s: KmemCache = self.caches[self.sl_cache[slab]]
         at: cython.longlong = self.object_at(slab, addr)
         return at >= 0 and (addr - self.sl_mem[slab]) % s.size == 0 and self.obj_state[at] == OBJECT_LIVE
-
-    @cython.ccall
-    def cache_of(self, addr: cython.longlong) -> KmemCache:
-        return self.caches[self.sl_cache[self.frames.slab[cython.cast(cython.int, addr >> PAGE_SHIFT)]]]
 
     # A cache has a list_lock a node, and a lock for every pair of nodes that has an alien array.
 

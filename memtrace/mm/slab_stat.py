@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import cython
 
+from memtrace.mm.kmem_cache import SlabStat
 from memtrace.mm.slab import Slab
-from memtrace.mm.slab_common import SlabStat
 from memtrace.mm.slab_slabs import KmemCacheNode, SlabCache
 from memtrace.mm.stats import (
     NR_CACHE_FIELDS,

@@ -17,6 +17,7 @@ from memtrace.mm.constants import (
     WAKE_RCU,
     ZERO_SIZE_PTR,
 )
+from memtrace.mm.kmem_cache import KmemCache, SlabStat, get_order
 from memtrace.mm.mmzone import Zone
 from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.paths import (
@@ -28,7 +29,7 @@ from memtrace.mm.paths import (
     PATH_FREE_NOTHING,
     PATH_FREE_SLOB_RCU,
 )
-from memtrace.mm.slab_common import KmemCache, SlabStat, get_order, kmalloc_class_of
+from memtrace.mm.slab_common import kmalloc_class_of
 from memtrace.mm.slob_pages import SlobPages
 from memtrace.mm.stats import NR_SLOB_LISTS, SLOB_LISTS
 

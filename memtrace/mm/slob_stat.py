@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import cython
 
-from memtrace.mm.slab_common import SlabStat
+from memtrace.mm.kmem_cache import SlabStat
 from memtrace.mm.slob import Slob, SlobCache
 from memtrace.mm.stats import NR_CACHE_FIELDS, NR_SLOB_LISTS, NR_SLOB_STATS, SLOB_STATS
 

@@ -19,13 +19,13 @@ from memtrace.mm.constants import (
     PAGE_SHIFT,
     WAKE_RCU,
 )
+from memtrace.mm.kmem_cache import KmemCache
 from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.paths import (
     COST_SLUB_BARN,
     COST_SLUB_SHEAF,
     PATH_FREE_SHEAF,
 )
-from memtrace.mm.slab_common import KmemCache
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_slabs import SlubCache
 from memtrace.mm.stats import (

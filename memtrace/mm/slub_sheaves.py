@@ -10,6 +10,7 @@ import cython
 
 from memtrace.mm.constants import NIL, OBJ_LIVE, OBJ_SHEAF, PAGE_SHIFT
 from memtrace.mm.gfp import GFP_BIT_DIRECT_RECLAIM
+from memtrace.mm.kmem_cache import KmemCache, SlabStat
 from memtrace.mm.paths import (
     COST_SLUB_SHEAF,
     PATH_ALLOC_BARN,
@@ -19,7 +20,6 @@ from memtrace.mm.paths import (
     PATH_FREE_SHEAF,
     PATH_FREE_SHEAF_FLUSH,
 )
-from memtrace.mm.slab_common import KmemCache, SlabStat
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_barns import Barns, Sheaf, SheafCache
 from memtrace.mm.stats import (

@@ -8,7 +8,6 @@ A slab is a row in typed arrays (``sl_*``); its objects are linked by index in `
 from __future__ import annotations
 
 from array import array
-from typing import Any
 
 import cython
 
@@ -32,9 +31,9 @@ from memtrace.mm.gfp import (
     GFP_BIT_DMA32,
     GFP_BIT_RECLAIMABLE,
 )
-from memtrace.mm.mmzone import Zone
+from memtrace.mm.kmem_cache import KmemCache, get_order
 from memtrace.mm.page_alloc import PageAllocator
-from memtrace.mm.slab_common import KmemCache, SlabAllocator, get_order
+from memtrace.mm.slab_rows import RowCache, SlabRows, longer
 from memtrace.mm.slub_geometry import calculate_order, cpu_partial_objects, min_partial_slabs
 from memtrace.mm.stats import (
     NR_SLUB_STATS,
@@ -42,7 +41,7 @@ from memtrace.mm.stats import (
 
 
 @cython.cclass
-class SlubCache(KmemCache):
+class SlubCache(RowCache):
     """A cache with SLUB's per-CPU and per-node parts; arrays are indexed by CPU or by node."""
 
     min_partial: cython.int
@@ -61,17 +60,14 @@ class SlubCache(KmemCache):
     stat: cython.longlong[:]
     hidden: cython.int[:]
     """Slabs by node that the starting state counted but could not place: all full."""
-    spare: cython.int
-    """First of the cache's unused slab rows, linked through sl_next."""
     order_map: cython.short[:]
     """Random permutation of object indexes (SLAB_FREELIST_RANDOM), or of length 0."""
 
 
 @cython.cclass
-class SlubSlabs(SlabAllocator):
+class SlubSlabs(SlabRows):
     """SLUB's storage: slabs, their objects, the nodes' partial lists. ``Slub`` serves from it."""
 
-    nr_zones: cython.int
     min_objects: cython.int
     max_order: cython.int
     least_order: cython.int
@@ -93,24 +89,14 @@ class SlubSlabs(SlabAllocator):
     node_first: cython.bint
     """A request for a node first tries for a new slab there alone."""
     dice: cython.ulonglong
-    nr_rows: cython.int
-    row_room: cython.int
-    objects_used: cython.longlong
-    object_room: cython.longlong
-    sl_pfn: cython.int[:]
-    sl_cache: cython.int[:]
     sl_order: cython.int[:]
     sl_objects: cython.int[:]
     sl_inuse: cython.int[:]
     sl_frozen: cython.int[:]
     sl_free: cython.int[:]
-    sl_next: cython.int[:]
-    sl_prev: cython.int[:]
     sl_slabs: cython.int[:]
-    sl_node: cython.int[:]
     sl_listed: cython.int[:]
     sl_cpu: cython.int[:]
-    sl_seg: cython.longlong[:]
     obj_next: cython.short[:]
 
 
@@ -118,9 +104,8 @@ class SlubSlabs(SlabAllocator):
         self, pages: PageAllocator, nr_cpus: cython.int, nr_nodes: cython.int, memcg: cython.bint,
         params: SlubParams, seed: cython.int, word: cython.int,
     ) -> None:
-        SlabAllocator.__init__(self, pages, nr_cpus, nr_nodes, memcg, word)
+        SlabRows.__init__(self, pages, nr_cpus, nr_nodes, memcg, word)
         self.name = "slub"
-        self.nr_zones = len(pages.zones)
         self.min_objects = params.min_objects or 4 * (nr_cpus.bit_length() + 1)
         self.max_order = params.max_order
         self.least_order = params.min_order
@@ -138,73 +123,36 @@ class SlubSlabs(SlabAllocator):
         self.discard_remote = params.remote_empty == "discard"
         self.node_first = params.try_node_first
         self.dice = 0x9E3779B97F4A7C15 + seed
-        self.nr_rows = 0
-        self.row_room = 0
-        self.objects_used = 0
-        self.object_room = 0
-        self.sl_pfn = array("i")
-        self.sl_cache = array("i")
         self.sl_order = array("i")
         self.sl_objects = array("i")
         self.sl_inuse = array("i")
         self.sl_frozen = array("i")
         self.sl_free = array("i")
-        self.sl_next = array("i")
-        self.sl_prev = array("i")
         self.sl_slabs = array("i")
-        self.sl_node = array("i")
         self.sl_listed = array("i")
         self.sl_cpu = array("i")
-        self.sl_seg = array("q")
         self.obj_next = array("h")
-        self.grow_rows(1024)
-        self.grow_objects(65536)
+        self.first_room()
 
     @cython.cfunc
-    @cython.exceptval(check=False)
     def grow_rows(self, room: cython.int) -> cython.void:
         """Make room for more slabs."""
         extra: cython.int = room - self.row_room
-        self.sl_pfn = longer(self.sl_pfn, "i", extra)
-        self.sl_cache = longer(self.sl_cache, "i", extra)
         self.sl_order = longer(self.sl_order, "i", extra)
         self.sl_objects = longer(self.sl_objects, "i", extra)
         self.sl_inuse = longer(self.sl_inuse, "i", extra)
         self.sl_frozen = longer(self.sl_frozen, "i", extra)
         self.sl_free = longer(self.sl_free, "i", extra)
-        self.sl_next = longer(self.sl_next, "i", extra)
-        self.sl_prev = longer(self.sl_prev, "i", extra)
         self.sl_slabs = longer(self.sl_slabs, "i", extra)
-        self.sl_node = longer(self.sl_node, "i", extra)
         self.sl_listed = longer(self.sl_listed, "i", extra)
         self.sl_cpu = longer(self.sl_cpu, "i", extra)
-        self.sl_seg = longer(self.sl_seg, "q", extra)
-        self.row_room = room
+        SlabRows.grow_rows(self, room)
 
     @cython.cfunc
-    @cython.exceptval(check=False)
     def grow_objects(self, room: cython.longlong) -> cython.void:
         """Make room for more objects."""
         self.obj_next = longer(self.obj_next, "h", room - self.object_room)
-        self.object_room = room
-
-    @cython.cfunc
-    def new_row(self, s: SlubCache) -> cython.int:
-        """A slab row with room for the cache's objects: a spare one, or a new one."""
-        row: cython.int = s.spare
-        if row != NIL:
-            s.spare = self.sl_next[row]
-            return row
-        row = self.nr_rows
-        if row == self.row_room:
-            self.grow_rows(2 * self.row_room)
-        if self.objects_used + s.objects > self.object_room:
-            self.grow_objects(2 * self.object_room + s.objects)
-        self.sl_seg[row] = self.objects_used
-        self.sl_cache[row] = s.index
-        self.objects_used += s.objects
-        self.nr_rows += 1
-        return row
+        SlabRows.grow_objects(self, room)
 
     @cython.ccall
     def new_cache(self, index: cython.int, name: str) -> KmemCache:
@@ -309,25 +257,16 @@ class SlubSlabs(SlabAllocator):
     def add_partial(self, s: SlubCache, slab: cython.int, to_tail: cython.bint) -> cython.void:
         """Kernel: add_partial(); the caller holds the list_lock."""
         node: cython.int = self.sl_node[slab]
-        other: cython.int
         if to_tail:
-            other = s.n_last[node]
-            self.sl_prev[slab] = other
-            self.sl_next[slab] = NIL
+            self.list_add(slab, s.n_last[node], NIL)
             s.n_last[node] = slab
-            if other == NIL:
+            if self.sl_prev[slab] == NIL:
                 s.n_first[node] = slab
-            else:
-                self.sl_next[other] = slab
         else:
-            other = s.n_first[node]
-            self.sl_next[slab] = other
-            self.sl_prev[slab] = NIL
+            self.list_add(slab, NIL, s.n_first[node])
             s.n_first[node] = slab
-            if other == NIL:
+            if self.sl_next[slab] == NIL:
                 s.n_last[node] = slab
-            else:
-                self.sl_prev[other] = slab
         self.sl_listed[slab] = 1
         s.nr_partial[node] += 1
         s.partial_free[node] += self.sl_objects[slab] - self.sl_inuse[slab]
@@ -337,16 +276,11 @@ class SlubSlabs(SlabAllocator):
     def remove_partial(self, s: SlubCache, slab: cython.int) -> cython.void:
         """Kernel: remove_partial()."""
         node: cython.int = self.sl_node[slab]
-        before: cython.int = self.sl_prev[slab]
-        after: cython.int = self.sl_next[slab]
-        if before == NIL:
-            s.n_first[node] = after
-        else:
-            self.sl_next[before] = after
-        if after == NIL:
-            s.n_last[node] = before
-        else:
-            self.sl_prev[after] = before
+        self.list_del(slab)
+        if self.sl_prev[slab] == NIL:
+            s.n_first[node] = self.sl_next[slab]
+        if self.sl_next[slab] == NIL:
+            s.n_last[node] = self.sl_prev[slab]
         self.sl_listed[slab] = 0
         s.nr_partial[node] -= 1
         s.partial_free[node] -= self.sl_objects[slab] - self.sl_inuse[slab]
@@ -416,15 +350,10 @@ class SlubSlabs(SlabAllocator):
         pfn: cython.int = self.sl_pfn[slab]
         order: cython.int = self.sl_order[slab]
         node: cython.int = self.sl_node[slab]
-        p: cython.int
         s.nr_slabs[node] -= 1
         s.total_objects[node] -= self.sl_objects[slab]
-        for p in range(pfn, pfn + (1 << order)):
-            self.frames.slab[p] = NIL
+        self.spare_row(s, slab, order)
         self.account_slab_pages(pfn, -(1 << order))
-        self.sl_pfn[slab] = NIL
-        self.sl_next[slab] = s.spare
-        s.spare = slab
         self.pages.free_pages(pfn, order, cpu)
 
     @cython.ccall
@@ -451,16 +380,6 @@ class SlubSlabs(SlabAllocator):
             # More slabs than the starting state counted: all of them hold only live objects.
             cache.live += self.sl_objects[slab]
 
-    @cython.cfunc
-    def account_hidden(self, node: cython.int, pages: cython.int) -> cython.int:
-        """Pages of slabs without a place count in the highest zone of their node that slabs may use."""
-        zone: Zone
-        for zone in self.pages.local_zonelists[node]:
-            if zone.zone_idx <= self.pages.gfp_zone[0]:
-                zone.slab_pages += pages
-                return 0
-        return 0
-
     @cython.ccall
     def is_live(self, addr: cython.longlong) -> cython.bint:
         slab: cython.int = self.frames.slab[cython.cast(cython.int, addr >> PAGE_SHIFT)]
@@ -475,10 +394,6 @@ class SlubSlabs(SlabAllocator):
             and self.obj_next[self.sl_seg[slab] + idx] == OBJ_LIVE
         )
 
-    @cython.ccall
-    def cache_of(self, addr: cython.longlong) -> KmemCache:
-        return self.caches[self.sl_cache[self.frames.slab[cython.cast(cython.int, addr >> PAGE_SHIFT)]]]
-
     def nr_locks(self) -> int:
         return len(self.caches) * self.nr_nodes
 
@@ -490,11 +405,3 @@ class SlubSlabs(SlabAllocator):
         for cache in self.caches:
             for i in range(len(cache.stat)):
                 cache.stat[i] = 0
-
-
-def longer(old: Any, typecode: str, extra: int) -> array:
-    """A copy of a typed array, longer by ``extra`` zeros."""
-    grown = array(typecode)
-    grown.frombytes(memoryview(old).tobytes())
-    grown.extend(array(typecode, [0]) * extra)
-    return grown

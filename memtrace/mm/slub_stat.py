@@ -5,7 +5,7 @@ from __future__ import annotations
 import cython
 
 from memtrace.mm.constants import NIL
-from memtrace.mm.slab_common import SlabStat
+from memtrace.mm.kmem_cache import SlabStat
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_slabs import SlubCache
 from memtrace.mm.stats import (

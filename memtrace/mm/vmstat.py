@@ -17,10 +17,10 @@ from memtrace.mm.constants import (
     PAGE_USED,
     UNKNOWN_OWNER,
 )
+from memtrace.mm.kmem_cache import SlabStat
 from memtrace.mm.machine import Machine
 from memtrace.mm.mmzone import Frames, PerCpuPages, Zone
 from memtrace.mm.percpu import PercpuAllocator
-from memtrace.mm.slab_common import SlabStat
 
 
 @cython.cclass

@@ -26,8 +26,10 @@ CAUSES = (
     ("start_percpu_unplaced", "per-CPU areas that pre-date the trace and have no place in the model; not freed"),
     ("model_percpu_failed", "per-CPU areas that the model could not serve"),
     ("moved_to_online_cpu", "operations of offline CPUs, done by the next online CPU of the node, else by the next"),
+    ("cpu_event_left_out", "CPU hotplug events, which closed timing leaves out: all CPUs stay online"),
+    ("kswapd_run_left_out", "runs of the recorded kswapd, which closed timing leaves out: the model's own decide"),
     ("cpu_event_ignored", "CPU hotplug events about CPUs that the machine does not have, or its last online one"),
 )
-"""Name and meaning of everything in ``Dispatcher.counts``."""
+"""Name and meaning of everything in ``Dispatcher.counts`` and ``Played.left_out``."""
 
 FAILURE_FIELDS = ("t_ns", "row", "cpu", "op", "order", "gfp", "size", "cache", "reason")

@@ -50,6 +50,8 @@ class Played:
     end_ns: int
     latency: LatencyTable
     locks: LockTable
+    left_out: dict[str, int]
+    """By cause what closed timing does not play."""
 
 
 def round_sample_ns(span_ns: int) -> int:
@@ -128,9 +130,10 @@ def play(
     run.env.process(run.sampler(begin, sample_ns, end_ns))
     run.daemons.start(run.env, end_ns)
     rows = run.reported(first, chunks, end_ns, progress)
+    left_out: dict[str, int] = {}
     try:
         if speed is not None:
-            requests = gather(rows)
+            requests, left_out = gather(rows)
             order = ClosedOrder(requests, cpus, speed)
             decider.load(requests)
             if engine == "fused":
@@ -153,7 +156,7 @@ def play(
             raise
         raise ModelError(str(error), run.row, run.t_ns) from error
     recorder.sample(end_ns)
-    return Played(run.operations, end_ns, latency, locks)
+    return Played(run.operations, end_ns, latency, locks, left_out)
 
 
 class _Run:

@@ -38,19 +38,26 @@ from memtrace.trace.requests import (
 NOBODY = -1
 
 
-def gather(chunks: Iterable[Requests]) -> Requests:
+def gather(chunks: Iterable[Requests]) -> tuple[Requests, dict[str, int]]:
     """
     All requests of a trace as one chunk, CPU hotplug and the recorded kswapd's runs left out.
 
     The columns are copied: playing closed changes times and handles.
+
+    Returns
+    -------
+    The requests, and by cause what was left out.
     """
     parts = list(chunks)
     columns = {
         name: np.concatenate([np.zeros(0, kind), *(getattr(part, name) for part in parts)]).astype(kind)
         for name, kind in REQUEST_COLUMNS
     }
-    kept = ~np.isin(columns["op"], (RQ_CPU_OFFLINE, RQ_CPU_ONLINE, RQ_KSWAPD_BEGIN, RQ_KSWAPD_END))
-    return Requests(**{name: column[kept] for name, column in columns.items()})
+    plugged = np.isin(columns["op"], (RQ_CPU_OFFLINE, RQ_CPU_ONLINE))
+    runs = columns["op"] == RQ_KSWAPD_BEGIN
+    kept = ~(plugged | runs | (columns["op"] == RQ_KSWAPD_END))
+    left_out = {"cpu_event_left_out": int(plugged.sum()), "kswapd_run_left_out": int(runs.sum())}
+    return Requests(**{name: column[kept] for name, column in columns.items()}), left_out
 
 
 @cython.cclass

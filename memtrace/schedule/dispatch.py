@@ -11,6 +11,7 @@ import numpy as np
 from memtrace.errors import ModelError
 from memtrace.mm.gfp import GFP_BIT_MOVABLE
 from memtrace.mm.itinerary import Itinerary
+from memtrace.mm.kmem_cache import KmemCache
 from memtrace.mm.machine import Machine
 from memtrace.mm.paths import (
     COST_KFREE_NULL,
@@ -20,7 +21,6 @@ from memtrace.mm.paths import (
     PATH_FREE_FAST,
     PATH_FREE_NOTHING,
 )
-from memtrace.mm.slab_common import KmemCache
 from memtrace.schedule.bulk_array import BulkArray
 from memtrace.schedule.handle_words import NONE, OBJECT_WORDS, PAGE_WORDS, RECLAIMED
 from memtrace.schedule.holdings import Holdings

@@ -183,7 +183,7 @@ def test_without_work_closed_is_recorded() -> None:
 
 def test_needs() -> None:
     """Recycled handles are told apart; pieces follow each other; a cache is created before it is used."""
-    requests = gather([requests_of([
+    requests, left_out = gather([requests_of([
         {"op": RQ_KMALLOC, "handle": 0},
         {"op": RQ_KFREE, "handle": 0},
         {"op": RQ_KMALLOC, "handle": 0, "cpu": 1},
@@ -199,6 +199,7 @@ def test_needs() -> None:
         {"op": RQ_CACHE_DESTROY, "cache": 2},
         {"op": RQ_KFREE, "handle": 3},
     ])])
+    assert left_out == {"cpu_event_left_out": 1, "kswapd_run_left_out": 1}
     order = ClosedOrder(requests, 2, 1.0)
     assert list(order.needs) == [-1, 0, -1, 2, -1, 4, 5, -1, 7, 7, -1]
     assert list(order.needs_all) == [0] * 9 + [1, 0]
@@ -243,3 +244,13 @@ def test_engines_agree_on_a_machine(tmp_path: Path, speed: float) -> None:
 def test_what_does_not_go_together(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replay_trace("no-such-trace.csv", **given)
+
+
+def test_what_closed_timing_leaves_out_is_counted(tmp_path: Path) -> None:
+    trace = tmp_path / "t.csv"
+    trace.write_text("ts_ns,cpu,event,ptr,bytes_req,text\n0,0,kmalloc,1,100,\n5,0,cpu_offline,,,1\n"
+                     "9,0,cpu_online,,,1\n12,1,kfree,1,,\n", encoding="utf-8")
+    counts = replay_trace(trace, cpus=2, timing="closed", out=tmp_path / "run").manifest["counts"]
+    assert counts["cpu_event_left_out"] == 2 and "kswapd_run_left_out" not in counts
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "CPU hotplug events, which closed timing leaves out" in page

@@ -15,9 +15,9 @@ from memtrace.mm.constants import (
     SLAB_TYPESAFE_BY_RCU,
 )
 from memtrace.mm.gfp import GFP_BIT_ACCOUNT, GFP_BIT_RECLAIMABLE, GFP_DMA, GFP_KERNEL, GFP_NOWAIT
+from memtrace.mm.kmem_cache import get_order
 from memtrace.mm.machine import Machine
 from memtrace.mm.paths import PATH_ALLOC_FAILED, PATH_ALLOC_LARGE, PATH_FREE_LARGE, PATH_FREE_NOTHING
-from memtrace.mm.slab_common import get_order
 
 CLASSES = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
 
