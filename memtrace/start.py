@@ -14,7 +14,9 @@ import numpy as np
 from .config import KernelConfig, MachineConfig
 from .errors import ConfigError
 from .kernel_params import PercpuParams
+from .kernels import load_profile
 from .machines import load_machine, machine_from_exact, machine_from_proc
+from .snapshot.beside import recorded_kernel
 from .snapshot.exact import find_start, read_exact
 from .snapshot.percpu import PercpuStats, read_percpu_chunks
 from .snapshot.proc import ProcSnapshot, read_proc
@@ -158,6 +160,8 @@ def lay_out_start(
     if start.proc is not None and any(cache.name.startswith("kmalloc-cg-") for cache in start.proc.caches):
         kernel = replace(kernel, memcg=True)
     notes = list(start.notes)
+    if start.proc is not None:
+        notes += _other_kernel(start.proc.path, kernel.name, allocator)
     counted = start.proc is not None and allocator != "slub"
     if start.recorded_allocator not in ("", allocator) or counted:
         # SLAB's files do not tell which free objects lie in which array: its caches are filled anew as well.
@@ -196,6 +200,14 @@ def lay_out_start(
             notes.append(f"The snapshot's percpu units have {start.percpu.unit_size:,} bytes, the machine's "
                          f"{machine.percpu.layout.unit_size:,}: per-CPU memory starts empty.")
     return machine, cache_map, notes
+
+
+def _other_kernel(folder: str, kernel: str, allocator: str) -> list[str]:
+    """What to say when the snapshot's own kernel has a profile that would do, and another one was taken."""
+    known = recorded_kernel(folder)
+    if known is None or known.profile == kernel or allocator not in load_profile(known.profile).allocators:
+        return []
+    return [f"The rules are those of Linux {kernel}, but {known.why}; --kernel {known.profile} is nearest to it."]
 
 
 def _percpu_as_recorded(params: PercpuParams, stats: PercpuStats) -> PercpuParams:

@@ -26,7 +26,7 @@ def command(
     \b
     memtrace record -o build.parquet -- make -j4
     memtrace record --duration 10s
-    memtrace validate build.parquet --snapshots build
+    memtrace validate build.parquet
     """
     from memtrace import compiled
     from memtrace.record.record import record
@@ -43,3 +43,8 @@ def command(
     if found.command_code:
         click.echo(f"memtrace: warning: {program[0]} ended with {found.command_code}", err=True)
     click.echo(f"{found.trace}: {found.rows:,} rows, recorded with {found.recorder}; snapshots in {found.snapshots}")
+    click.echo("next:")
+    commands = found.next_commands()
+    width = max(len(line) for line, _ in commands)
+    for line, answers in commands:
+        click.echo(f"  {line:<{width}}  # {answers}")

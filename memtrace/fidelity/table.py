@@ -196,6 +196,8 @@ def shown_share(row: Row) -> str:
         return "–"
     if row.wrong == 0:
         return "100 %"
+    if row.share < 0:
+        return "< 0 %"  # the model is further off than zero would be
     digits = 1
     while round(100 * row.share, digits) >= 100:
         digits += 1

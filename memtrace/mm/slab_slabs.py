@@ -36,6 +36,7 @@ from memtrace.mm.page_alloc import PageAllocator
 from memtrace.mm.slab_common import SlabAllocator
 from memtrace.mm.slab_geometry import (
     CACHE_LINE,
+    SLAB_OBJ_MIN_SIZE,
     array_limit,
     free_limit,
     geometry,
@@ -231,7 +232,7 @@ class SlabSlabs(SlabRows):
             align = max(align, line)
         s.align = (align + self.word - 1) & -self.word
         s.inuse = s.object_size
-        if s.size == 0:
+        if s.size < SLAB_OBJ_MIN_SIZE:  # also what another allocator's trace says of a cache: SLAB has none smaller
             s.size = stride(s.object_size, s.align, self.word)
         found = geometry(
             s.size, s.object_size, bool(s.ctor or s.flags & SLAB_TYPESAFE_BY_RCU), bool(s.flags & SLAB_NOLEAKTRACE),

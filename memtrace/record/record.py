@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memtrace.errors import ConfigError
+from memtrace.snapshot.beside import recorded_kernel, snapshots_of
 from memtrace.trace.convert import convert
 from memtrace.trace.source import TraceReader, open_trace
 
@@ -35,6 +37,8 @@ class Recorded:
         What the command ended with; 0 without a command.
     warnings
         What the user should know, one sentence each.
+    kernel
+        The kernel profile that is nearest to this machine's kernel; "" when it is not known.
     """
 
     trace: Path
@@ -43,11 +47,19 @@ class Recorded:
     rows: int
     command_code: int = 0
     warnings: list[str] = field(default_factory=list)
+    kernel: str = ""
 
-
-def snapshots_of(trace: Path) -> Path:
-    """Where the snapshots of a trace are put: beside it, under its name without ``.parquet``."""
-    return trace.with_suffix("")
+    def next_commands(self) -> list[tuple[str, str]]:
+        """Commands that go on from here, each with what it answers."""
+        trace, start = shlex.quote(str(self.trace)), shlex.quote(str(self.snapshots / START))
+        kernel = f" --kernel {self.kernel}" if self.kernel else ""
+        study = shlex.quote(f"{self.snapshots}-study")
+        return [
+            (f"memtrace info {trace}", "what is in it, and what it can tell"),
+            (f"memtrace validate {trace}", "how near the model comes to this kernel"),
+            (f"memtrace replay {trace} --from {start}{kernel}", "memory, hit rates, latency: a report"),
+            (f"memtrace compare {trace} --allocator slub,slab,slob -o {study}", "the three allocators side by side"),
+        ]
 
 
 def record(
@@ -94,6 +106,8 @@ def record(
             found.rows = convert(reader, made)
             found.warnings += _warnings(chosen, reader)
         _put_in_place(folder, made, found)
+    kernel = recorded_kernel(found.snapshots)
+    found.kernel = kernel.profile if kernel is not None else ""
     return found
 
 

@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from memtrace.snapshot.beside import RELEASE
+
 from .rights import Host
 
 PROC_FILES = ("buddyinfo", "zoneinfo", "pagetypeinfo", "slabinfo", "vmstat", "meminfo")
@@ -36,6 +38,8 @@ def take(host: Host, folder: Path) -> list[str]:
     percpu = host.sys / "kernel/debug/percpu_stats"
     with suppress(OSError):  # it needs CONFIG_PERCPU_STATS, which is rare
         contents["percpu_stats"] = percpu.read_bytes()
+    with suppress(OSError):
+        contents[RELEASE] = (host.proc / "sys/kernel/osrelease").read_bytes()
     caches, links = _slab_folders(host.sys / "kernel/slab")
     if caches:
         contents["sys_kernel_slab.json"] = json.dumps(caches, indent=0).encode()

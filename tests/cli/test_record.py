@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -116,6 +118,8 @@ def test_a_command_is_recorded_with_its_snapshots(tmp_path: Path, recorder: str)
     assert result.exit_code == 0
     assert "sh ended with 3" in result.stderr and f"recorded with {recorder}" in result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t", "t.parquet"]
+    assert f"memtrace validate {out}" in result.stdout
+    assert f"--from {tmp_path / 't' / 'start'} --kernel" in result.stdout
     for name in ("start", "end"):
         assert read_proc(tmp_path / "t" / name).caches
     with open_trace(out) as reader:
@@ -126,3 +130,30 @@ def test_a_command_is_recorded_with_its_snapshots(tmp_path: Path, recorder: str)
     table = pq.read_table(out, columns=["task", "text"])
     assert 0 < len(set(table["task"].to_pylist())) < 10000
     assert not any("comm=" in text or "pid=" in text for text in table["text"].to_pylist() if text)
+
+
+UNPRIVILEGED = """
+import os, sys
+from memtrace.cli.main import main
+import encodings.ascii, memtrace.cli.record, memtrace.record.record, memtrace.compiled, memtrace.units
+# All of it now: where Python lies may be closed to that user.
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+sys.argv = ["memtrace", "record", "-o", "t.parquet", *sys.argv[1:], "--", "true"]
+main()
+"""
+
+
+@pytest.mark.parametrize("recorder", ["auto", "perf", "tracefs"])
+def test_a_process_without_rights_is_told_what_is_missing(recorder: str) -> None:
+    """A real one: a user that may nothing, with no capability left."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give up its rights")
+    command = [sys.executable, "-c", UNPRIVILEGED, "--recorder", recorder]
+    run = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+    assert run.returncode == 1 and not run.stdout
+    assert run.stderr.startswith("memtrace: error: cannot record on this machine. ") and run.stderr.count("\n") == 1
+    for name in ("perf", "tracefs") if recorder == "auto" else (recorder,):
+        assert f" {name}: " in run.stderr
+    assert "expected" in run.stderr and "root" in run.stderr

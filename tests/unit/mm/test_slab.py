@@ -177,6 +177,20 @@ def test_fallback_to_another_node() -> None:
     assert [m.cache_alloc(cache, GFP_ATOMIC, -1, 0) for _ in range(5)][3:] == [0, 0]
 
 
+@pytest.mark.parametrize("size", [0, 8])
+def test_a_cache_of_tiny_objects_can_be_used_and_reaped(size: int) -> None:
+    """As a trace of SLUB names one, or one that it only shows being freed: SLAB's smallest objects have 16 bytes."""
+    m = machine()
+    cache = m.slab.create_cache("tiny", 1, 8, 0, merge=False, size=size)
+    addr = m.cache_alloc(cache, GFP_KERNEL, 0, 0)
+    assert (m.slab.caches[cache].size, m.slab.caches[cache].objects) == (16, 240)
+    m.cache_free(addr, 0)
+    for run in range(20):
+        m.slab.cache_reap(0, 10 + 4 * run * HZ)
+    assert m.slab.caches[cache].nodes[0].total_slabs == 0
+    m.validate()
+
+
 def test_reaper_takes_a_fifth_of_an_idle_array_and_then_slabs() -> None:
     m = machine(limit=20, batchcount=10, shared=0)
     cache = m.slab.create_cache("probe", 1024, merge=False)
