@@ -58,6 +58,7 @@ def draw_measure(measure: Measure, samples: dict[tuple[str, str], Sample], circu
     figure = make(0.55 + down * (0.55 + 0.27 * len(rows)))
     for axes, circumstance in zip(_panels(figure, len(shown)), shown, strict=True):
         measure_panel(axes, measure, samples, circumstance, rows)
+        axes.set_title(style.label(circumstance, 44))
     # Only now: axes with a limit of their own do not grow with the next panel's values.
     figure.axes[0].set_xlim(left=0)
     return figure
@@ -66,7 +67,7 @@ def draw_measure(measure: Measure, samples: dict[tuple[str, str], Sample], circu
 @matplotlib.rc_context(style.RC)
 def measure_panel(axes: Axes, measure: Measure, samples: dict[tuple[str, str], Sample], circumstance: str,
                   choices: Sequence[str]) -> None:
-    """One panel of ``draw_measure``."""
+    """One panel of ``draw_measure``, without its title."""
     for at, choice in enumerate(choices):
         sample = samples.get((circumstance, choice))
         if sample is None:
@@ -79,7 +80,6 @@ def measure_panel(axes: Axes, measure: Measure, samples: dict[tuple[str, str], S
             axes.vlines(ends, at - 0.18, at + 0.18, color=style.INK, linewidth=1.4)
     style.name_ticks(axes.yaxis, [style.label(choice, 40) for choice in choices])
     axes.grid(axis="y", visible=False)
-    axes.set_title(style.label(circumstance, 44))
     axes.tick_params(labelbottom=True)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     scale(axes.xaxis, measure.unit)
@@ -99,6 +99,7 @@ def draw_slab_memory(curves: dict[tuple[str, str], pd.Series], circumstances: Se
         spare.set_visible(False)
     for axes, circumstance in zip(panels.flat, shown, strict=False):
         slab_panel(axes, curves, circumstance, choices)
+        axes.set_title(style.label(circumstance, 44))
     top = max((float(curve.max()) for curve in curves.values() if len(curve)), default=0.0)
     panels[0][0].set_ylim(0, 1.05 * top or 1.0)
     handles: dict[str, Any] = {}
@@ -112,7 +113,7 @@ def draw_slab_memory(curves: dict[tuple[str, str], pd.Series], circumstances: Se
 
 @matplotlib.rc_context(style.RC)
 def slab_panel(axes: Axes, curves: dict[tuple[str, str], pd.Series], circumstance: str, choices: Sequence[str]) -> None:
-    """One panel of ``draw_slab_memory``, without a legend."""
+    """One panel of ``draw_slab_memory``, without title and legend."""
     lines = list(choices[: len(style.OKABE_ITO)])
     here = [(i, choice, curves[circumstance, choice]) for i, choice in enumerate(lines)
             if len(curves.get((circumstance, choice), ()))]
@@ -125,5 +126,4 @@ def slab_panel(axes: Axes, curves: dict[tuple[str, str], pd.Series], circumstanc
             axes.step(times, curve.to_numpy(), where="post", color=style.OKABE_ITO[i],
                       linewidth=2.6 - 1.4 * i / max(1, len(lines) - 1), label=style.label(choice, 40))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-    axes.set_title(style.label(circumstance, 44))
     style.size_axis(axes.yaxis)

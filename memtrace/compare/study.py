@@ -112,6 +112,10 @@ class Study:
 
         return StudyPlots(self)
 
+    def __repr__(self) -> str:
+        varied = ", ".join(f"{len(self.grid.axes()[axis])} of {axis}" for axis in self.grid.varied())
+        return f"<memtrace.Study of {len(self.measures)} replays{': ' if varied else ''}{varied}; {self.path}>"
+
     def _repr_html_(self) -> str:
         """For Jupyter: the sentences, the table of winners, and where the report is."""
         from .page import winner_table

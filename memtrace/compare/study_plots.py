@@ -78,10 +78,20 @@ class StudyPlots:
                                f"{', '.join(self.circumstances)}.")
         shown = self.circumstances if circumstance is None else [circumstance]
         if ax is None:
-            return [axes for axes in new(shown).axes if axes.get_visible()]
+            panels = [axes for axes in new(shown).axes if axes.get_visible()]
+            for axes in panels:
+                _title(axes, axes.get_title(loc="left"))
+            return panels
         if len(shown) > 1:
             raise ConfigError(f"plot: {len(shown)} circumstances on the axes of one; expected one. Give circumstance=, "
                               f"one of {', '.join(shown)}.")
         onto(ax, shown[0])
+        _title(ax, style.label(shown[0], 44))
         return [ax]
+
+
+def _title(axes: Axes, text: str) -> None:
+    """Where ``set_title`` puts one by default, so that a caller's own replaces it."""
+    axes.set_title("", loc="left")
+    axes.set_title(text).set_parse_math(False)
 

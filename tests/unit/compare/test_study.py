@@ -299,7 +299,9 @@ def test_figures_on_axes_of_ones_own(trace: str, tmp_path: Path) -> None:
         assert [bar.get_width() for bar in left.patches] == [by_choice[choice] for choice in study.plot.choices]
         assert [text.get_text() for text in right.get_legend().get_texts()] == study.plot.choices
         panels = study.plot.measure("hit_pct")
-        assert [axes.get_title(loc="left") for axes in panels] == [first, second]
+        assert [axes.get_title() for axes in panels] == [first, second]
+        assert [axes.get_title("left") for axes in panels] == ["", ""], "it would stand beside a caller's own"
+        assert repr(study).startswith("<memtrace.Study of 4 replays: 2 of allocator, 2 of memory; ")
         assert panels[0].figure is not figure
         for name in ("circumstance", "expected one"):
             with pytest.raises((MetricsError, ConfigError), match=name):
