@@ -10,13 +10,17 @@ import click
 @click.command("convert")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@click.option("--kallsyms", metavar="FILE", help="Names the call sites of another machine's perf.data: "
-              "a copy of its /proc/kallsyms, made as root.")  # fmt: skip
-def command(source: str, target: str, kallsyms: str | None) -> None:
+@click.option("--kallsyms", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Names the call sites of another machine's perf.data: a copy of its /proc/kallsyms, made as root.")
+def command(source: str, target: str, kallsyms: Path | None) -> None:
     """Write the trace IN again as OUT.
 
     IN is Parquet, CSV, perf.data, ftrace text or perf script text, plain or compressed with gzip or zstd; - is standard
     input. OUT ends in .parquet or .csv. What could not be used is counted and printed.
+
+    \b
+    memtrace convert trace.txt.gz trace.parquet
+    perf script | memtrace convert - trace.csv
     """
     from memtrace import compiled
     from memtrace.progress import Progress
@@ -25,9 +29,8 @@ def command(source: str, target: str, kallsyms: str | None) -> None:
 
     compiled.check()
     check_target(source, target)
-    symbols = Path(kallsyms) if kallsyms is not None else None
     with Progress("reading", unit="B") as reading:
-        reader = open_trace(source, progress=reading, symbols=symbols)
+        reader = open_trace(source, progress=reading, symbols=kallsyms)
     with reader:
         with Progress("writing") as writing:
             rows = convert(reader, target, writing)

@@ -17,6 +17,7 @@ import click
 
 from memtrace import __version__
 from memtrace.errors import MemtraceError, ModelError
+from memtrace.report.wording import visible
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("memtrace.cli.replay", "Replay a trace through the simulated machine and report on it."),
@@ -113,8 +114,7 @@ def guarded(call: Callable[[], object]) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    line = " ".join(message.split())
-    click.echo(f"memtrace: error: {line}", err=True)
+    click.echo(f"memtrace: error: {visible(' '.join(message.split()))}", err=True)
     if os.environ.get(TRACEBACK_VARIABLE) == "1":
         traceback.print_exc()
     return code

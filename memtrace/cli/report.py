@@ -14,6 +14,9 @@ def command(directory: Path) -> None:
 
     DIR is a folder that `memtrace replay` wrote. What stood in its report before is replaced; the tables are
     only read. Prints the path of the page.
+
+    \b
+    memtrace report runs/a
     """
     from memtrace.report.page import write_report
 

@@ -23,6 +23,11 @@ def command(directory: Path, file: str | None, at: str | None, list_tables: bool
     """Print what a file of /proc would have said, in the kernel's own format.
 
     Scripts that read the real file read this. The time of the sample is told on standard error.
+
+    \b
+    memtrace show runs/a slabinfo
+    memtrace show runs/a buddyinfo --at 10ms
+    memtrace show runs/a --list
     """
     from memtrace.report.frames import RunFrames
     from memtrace.units import format_time, parse_time

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memtrace.report.wording import visible
+
 if TYPE_CHECKING:
     from memtrace.trace.kmem_stat import KmemStat, PageStat, SlabStat, Table
 
@@ -170,7 +172,7 @@ class _Tables:
             yield from ("", "#", "# GFP flags", "# ---------")
             width = max((len(short) for short in stat.gfp_flags), default=0)
             for short, flags in stat.gfp_flags.items():
-                yield f"# {short:>{width}}: {_escaped(flags)}"
+                yield f"# {short:>{width}}: {visible(flags)}"
         for name, table in tables:
             first = f" {'Page':<16} |" if name == "alloc" else ""
             yield from ("", _LINE)
@@ -180,7 +182,7 @@ class _Tables:
             for row in table.rows(lines):
                 page = f" {_page(row['page']):>16} |" if name == "alloc" else ""
                 yield (f"{page} {row['bytes'] // 1024:>16} | {row['hit']:>9} | {row['order']:>5} | "
-                       f"{row['migtype']:>8} | {_escaped(row['gfp']):<19} | {_escaped(row['callsite'])}")  # fmt: skip
+                       f"{row['migtype']:>8} | {visible(row['gfp']):<19} | {visible(row['callsite'])}")  # fmt: skip
             if 0 <= lines < len(table):
                 yield (" ...              |" if name == "alloc" else "") + \
                     " ...              | ...       | ...   | ...      | ...                 | ..."
@@ -214,7 +216,7 @@ def _page_summary(stat: PageStat) -> Iterator[str]:
 
 def _slab_row(row: dict[str, Any], name: str, peaks: bool) -> str:
     hit = row["hit"]
-    first = _escaped(row["callsite"]) if name == "caller" else f"{row['ptr']:#x}"
+    first = visible(row["callsite"]) if name == "caller" else f"{row['ptr']:#x}"
     line = _SLAB_ROW % (first, row["bytes_alloc"], row["bytes_alloc"] // hit, row["bytes_req"], row["bytes_req"] // hit,
                         hit, row["pingpong"], row["frag_pct"])  # fmt: skip
     return line + (" |" + _PEAK % (row["live_alloc"], row["max_alloc"], row["max_waste"]) if peaks else "")
@@ -223,8 +225,3 @@ def _slab_row(row: dict[str, Any], name: str, peaks: bool) -> str:
 def _page(page: int) -> str:
     """A pfn, or a pointer where no pfn was recorded."""
     return str(page) if page < 1 << 52 else f"{page:#x}"
-
-
-def _escaped(text: str) -> str:
-    """Text of a trace, of which no character can move the cursor."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
