@@ -50,9 +50,9 @@ def template(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     where = tmp_path_factory.mktemp("help")
     shutil.copytree(bundled, where / "traces", ignore=shutil.ignore_patterns("*.parquet"))
     (where / "trace.txt.gz").write_bytes(gzip.compress(FTRACE.encode()))
-    assert call(["convert", str(bundled / "build-and-serve-6.18-first20k.csv"), str(where / "trace.parquet")]) == 0
-    for name in ("a", "b", "build"):
-        shutil.copy(where / "trace.parquet", where / f"{name}.parquet")
+    real = bundled / "build-and-serve-6.18-first20k.csv"
+    for name, trace in (("trace", real), ("build", real), ("a", bundled / "hello.csv"), ("b", bundled / "hello.csv")):
+        assert call(["convert", str(trace), str(where / f"{name}.parquet")]) == 0
     for name in ("snapshots", "build"):
         shutil.copytree(bundled / "build-and-serve-6.18", where / name)
     for name, settings in (("a", ()), ("b", ("slub.cpu_partial=0",))):

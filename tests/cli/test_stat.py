@@ -102,7 +102,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(SLAB.replace(",a,", ",\x1b[2J<b>,"))
     shown = CliRunner().invoke(command, [str(path), "--caller", "--peak"]).stdout
-    assert "\x1b" not in shown and "\\x1b[2J<b>" in shown
+    assert "\x1b" not in shown and "\\u001b[2J<b>" in shown
 
 
 @pytest.mark.parametrize("arguments", [["-s", "nope"], ["--page", "-s", "frag"], ["--time", "5"], ["--time", "2,1"]])
