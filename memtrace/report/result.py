@@ -226,7 +226,9 @@ class Run:
         from .wording import for_notebook
 
         trace, how = self._said()
-        cards = [(card.what, card.value, card.more) for card in headline(self.frames)]
+        # The report and the command line say the causes below.
+        cards = [(card.what, card.value, card.more.replace("by cause below", 'by cause: manifest["counts"]'))
+                 for card in headline(self.frames)]
         numbers = table(("measure", "value", "in words"), cards, words=(0, 1, 2))
         report = self.path / "report.html"
         where = (f"Report: <code>{esc(report)}</code>" if report.is_file() else

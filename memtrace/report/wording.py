@@ -32,6 +32,10 @@ def shorten(text: object, width: int = 28) -> str:
     return shown[:head] + "…" + shown[len(shown) - (width - 1 - head):]
 
 
+NOTEBOOK_STYLE = "<style>.memtrace .scroll :is(td,th):not(.n){text-align:left}</style>"
+"""Notebooks put all cells of tables to the right, as for numbers; those of ours that are words begin at the left."""
+
+
 def for_notebook(*parts: str) -> str:
     """Join pieces of HTML to what a notebook shows of an object; "$" in a name does not begin a formula there."""
-    return f'<div class="tex2jax_ignore mathjax_ignore">{"".join(parts)}</div>'
+    return f'<div class="memtrace tex2jax_ignore mathjax_ignore">{NOTEBOOK_STYLE}{"".join(parts)}</div>'
