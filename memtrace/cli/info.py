@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memtrace.trace.summary import SiteUse, TraceInfo
-
-SHOWN_MARKERS = 12
+    from memtrace.trace.summary import TraceInfo
 
 
 @click.command("info")
@@ -23,7 +19,8 @@ SHOWN_MARKERS = 12
 def command(trace: str | None, kernel: str | None, kernels: bool, as_json: bool) -> None:
     """Say what TRACE holds, and what can and cannot be concluded from it.
 
-    TRACE is Parquet, CSV, ftrace text or perf script text, plain or compressed; - is standard input.
+    TRACE is any trace that `memtrace convert --help` lists, plain or compressed; - is standard input. Snapshots are
+    looked for beside it, in the folder of its name.
 
     \b
     memtrace info trace.parquet
@@ -45,10 +42,33 @@ def command(trace: str | None, kernel: str | None, kernels: bool, as_json: bool)
         reader = open_trace(trace, progress=reading)
     with reader, Progress("counting", reader.rows or 0) as counting:
         info = summarise(reader, counting)
+    _look_beside(info)
     if as_json:
         click.echo(json.dumps(info.as_dict(), indent=1))
     else:
-        click.echo("\n".join(_lines(info)))
+        from memtrace.report.wording import visible
+
+        from .info_lines import lines
+
+        click.echo("\n".join(visible(line) if line else "" for line in lines(info)))
+
+
+def _look_beside(info: TraceInfo) -> None:
+    """Adds what the snapshots beside a trace say: where it starts, and which kernel it is of."""
+    from memtrace.snapshot.beside import found_beside, recorded_kernel
+    from memtrace.trace.evidence import Guess
+
+    folder = found_beside(info.path) if info.path != "-" else None
+    if folder is None:
+        info.cannot.append("No snapshot beside the trace: what memory held before its first event is guessed from the "
+                           "frees in it (memtrace record takes snapshots; replay --from names them).")  # fmt: skip
+        return
+    info.snapshots = str(folder)
+    info.can.append(f"Its start: snapshots lie in {folder}, for replay --from and validate.")
+    known = recorded_kernel(folder)
+    if known is not None:
+        guessed = [f"the trace itself: {info.kernel.what}"] if info.kernel.what != "unknown" else []
+        info.kernel = Guess(known.profile, "sure", [known.why, *guessed])
 
 
 def _explain_kernels(kernel: str | None, as_json: bool) -> None:
@@ -62,59 +82,3 @@ def _explain_kernels(kernel: str | None, as_json: bool) -> None:
         click.echo("\n".join(kernel_info.profile_lines(load_profile(kernel))))
     else:
         click.echo("\n".join(kernel_info.list_lines()))
-
-
-def _lines(info: TraceInfo) -> Iterator[str]:
-    from memtrace.units import format_time
-
-    seconds = info.span_ns / 1e9
-    rate = f", {info.rows / seconds:,.0f} events/s" if seconds else ""
-    yield f"{info.path}: {info.format}, sha256 {info.sha256[:16]}…"
-    yield f"  {info.rows:,} rows in {format_time(info.span_ns)}{rate}"
-    shares = ", ".join(f"{cpu}: {n:,}" for cpu, n in zip(info.cpus[:16], info.rows_per_cpu, strict=False))
-    yield f"  CPUs      {len(info.cpus)} ({shares}{', …' if len(info.cpus) > 16 else ''})"
-    yield f"  tasks     {info.tasks or 'not recorded'}"
-    yield f"  pointers  {info.pointers}"
-    yield f"  kernel    {info.kernel}"
-    yield f"  lost      {info.lost_events:,} events"
-    yield "\nEvents"
-    for name, n in info.events.items():
-        yield f"  {n:>12,}  {name}"
-    yield from _counts("Problems", info.problems, info)
-    yield from _counts("What had to be inferred, or was set aside", info.unmatched, None)
-    yield from _uses("Caches by bytes allocated", info.top_caches_by_bytes)
-    yield from _uses("Caches by allocations", info.top_caches_by_count)
-    yield from _uses("Call sites by bytes allocated", info.top_sites_by_bytes)
-    yield from _uses("Call sites by allocations", info.top_sites_by_count)
-    if info.n_markers:
-        yield f"\nMarkers ({info.n_markers:,})"
-        for row, ts_ns, text in info.markers[:SHOWN_MARKERS]:
-            yield f"  row {row:>10,}  {format_time(ts_ns):>8}  {text}"
-        if info.n_markers > SHOWN_MARKERS:
-            yield f"  … and {info.n_markers - SHOWN_MARKERS:,} more"
-    if info.notes:
-        yield "\nWhat it can and cannot tell"
-        for note in info.notes:
-            yield f"  - {note}"
-
-
-def _counts(title: str, counts: dict[str, int], info: TraceInfo | None) -> Iterator[str]:
-    if not counts:
-        return
-    yield f"\n{title}"
-    unit = "row" if info is None or info.format == "parquet" else "line"
-    for cause, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        place = info.problem_rows.get(cause, 0) if info is not None else 0
-        yield f"  {n:>12,}  {cause}" + (f" (first at {unit} {place:,})" if place else "")
-
-
-def _uses(title: str, uses: list[SiteUse]) -> Iterator[str]:
-    from memtrace.units import format_size
-
-    if not uses:
-        return
-    yield f"\n{title}"
-    yield f"  {'allocs':>12}  {'requested':>10}  {'allocated':>10}"
-    for use in uses:
-        requested, allocated = format_size(use.bytes_requested), format_size(use.bytes_allocated)
-        yield f"  {use.allocs:>12,}  {requested:>10}  {allocated:>10}  {use.name}"
