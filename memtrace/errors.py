@@ -13,7 +13,10 @@ class MemtraceError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What Jupyter and IPython show: one line, since the message says where, what and what to do."""
-        return [f"{type(self).__name__}: {' '.join(str(self).split())}"]
+        line = " ".join(str(self).split())
+        # A name from a trace may hold what would colour or turn around the rest.
+        line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+        return [f"{type(self).__name__}: {line}"]
 
 
 class ConfigError(MemtraceError, ValueError):

@@ -115,6 +115,7 @@ def session(here: Path) -> dict[str, Any]:
         "no file": "%memtrace replay gone.csv",
         "no command": "%memtrace repaly tiny.csv",
         "call": "import memtrace as mt\nmt.replay('gone.csv')",
+        "hostile": "raise mt.MetricsError('a\\x1b[31m\\nb')",
         "bar": "from memtrace import progress\nprogress.WAIT_S = 0\n"
                "with progress.told(None) as tell:\n    tell('replaying', 1, 4)\n    print('shown')",
     }
@@ -145,6 +146,7 @@ def test_the_extension(session: dict[str, Any]) -> None:
         "no file": r"TraceError: gone\.csv: no such file",
         "no command": r'ConfigError: no command "repaly"; expected one of replay,',
         "call": r"TraceError: gone\.csv: no such file",
+        "hostile": r"MetricsError: a\\x1b\[31m b",
     }.items():
         said = outputs(session[name]).strip()
         assert re.fullmatch(expected + r".*", said), f"{name}: {said}"
