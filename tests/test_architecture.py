@@ -73,6 +73,13 @@ def test_only_schedule_and_run_know_simpy(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_what_notebooks_load_knows_ipython(path: Path) -> None:
+    # It is there where a notebook is, and nowhere else: nothing that others import may need it.
+    if path.name not in ("jupyter.py", "progress.py"):
+        assert not {module.partition(".")[0] for module, _ in imports(path)} & {"IPython", "ipykernel", "jupyter"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_only_run_and_cli_know_trace_schedule_and_mm_together(path: Path) -> None:
     if path.relative_to(PACKAGE).parts[0] not in ("run.py", "cli"):
         known = {module.partition(".")[0] for module, _ in imports(path)} & {"trace", "schedule", "mm"}
