@@ -172,8 +172,9 @@ class Stages:
 
 def in_notebook() -> bool:
     """Whether this process is the kernel of a Jupyter notebook."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return getattr(shell, "kernel", None) is not None
+    # Whoever is in a notebook has imported IPython already.
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython is not None and getattr(get_ipython(), "kernel", None) is not None
 
 
 def silent(doing: str, done: int, total: int) -> None:
