@@ -2,7 +2,7 @@
 How fast is it?
 
     python benchmarks/bench.py                        parse, pair, replay, naive design, end to end
-    python benchmarks/bench.py --perf-data FILE       also against `perf kmem stat` on that recording
+    python benchmarks/bench.py --perf-data FILE       also how fast that is read, and `perf kmem stat` on it
     python benchmarks/bench.py --memory               also the peak memory of a 50 M-event trace (minutes)
 
 Rates are events (or operations) per second of CPU time, the median of several runs, so that a busy machine does not
@@ -34,6 +34,8 @@ from memtrace.schedule.clock import play
 from memtrace.schedule.costs import CostTable
 from memtrace.trace.census import take_census
 from memtrace.trace.pairing import RequestStream
+from memtrace.trace.perf_data import PerfData
+from memtrace.trace.schema import TraceVocab
 from memtrace.trace.source import open_trace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,6 +107,21 @@ def parse(trace: Path, text: Path, runs: int) -> list[Result]:
         median("parse perf script text", runs, lambda: read(text), f"{text.stat().st_size >> 20} MiB"),
         median("parse Parquet", runs, lambda: read(trace)),
     ]
+
+
+def parse_perf_data(perf_data: Path, runs: int) -> list[Result]:
+    """perf.data: its samples decoded, in the order of time; and as a command opens it, put down to be read again."""
+
+    def decode() -> int:
+        data = PerfData(perf_data, perf_data.name, TraceVocab())
+        return sum(len(chunk) for chunk, _ in data.chunks())
+
+    def opened() -> int:
+        with open_trace(perf_data) as reader:
+            return reader.rows or 0
+
+    size = f"{perf_data.stat().st_size >> 20} MiB"
+    return [median("decode perf.data", runs, decode, size), median("open perf.data", runs, opened, size)]
 
 
 def pair(trace: Path, runs: int) -> Result:
@@ -215,6 +232,8 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[list[Result], list[
         f"compiled / interpreted: {fused.rate / interpreted.rate:.1f}",
     ]
     results.append(end_to_end(args.trace, args.runs, folder, "end to end, no report"))
+    if args.perf_data:
+        results += parse_perf_data(args.perf_data, args.runs)
     if args.perf_data and shutil.which("perf"):
         ours, theirs = against_perf(args.perf_data, args.runs, folder)
         results += [ours, theirs]

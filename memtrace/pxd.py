@@ -117,8 +117,9 @@ class Package:
                 raise SyntaxError(f"{path}:{node.lineno}: relative import in a compiled module; write it absolute.")
             elif isinstance(node, ast.Assign) and len(node.targets) == 1:
                 target = node.targets[0]
-                if isinstance(target, ast.Name) and _CONSTANT.fullmatch(target.id):
-                    module.assigned[target.id] = node.value
+                for one, value in _assigned(target, node.value):
+                    if isinstance(one, ast.Name) and _CONSTANT.fullmatch(one.id):
+                        module.assigned[one.id] = value
         return module
 
     def constant(self, module: Module, name: str) -> int | float | None:
@@ -271,6 +272,13 @@ def _decorators(node: ast.ClassDef | ast.FunctionDef) -> dict[str, ast.expr]:
         if isinstance(function, ast.Attribute) and ast.unparse(function.value) == "cython":
             found[function.attr] = decorator
     return found
+
+
+def _assigned(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """What is assigned to what: of ``A, B = 1, 2`` each by itself."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:

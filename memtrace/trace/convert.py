@@ -40,7 +40,7 @@ def convert(reader: TraceReader, out: str | Path, progress: Callable[[int, int],
     path = Path(out)
     writer: ParquetTraceWriter | CsvTraceWriter
     if path.suffix == ".parquet":
-        writer = ParquetTraceWriter(path, reader.vocab)
+        writer = ParquetTraceWriter(path, reader.vocab, columns=reader.columns())
     else:
         writer = CsvTraceWriter(path, reader.vocab, reader.columns())
     rows = 0

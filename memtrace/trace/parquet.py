@@ -341,8 +341,8 @@ class ParquetTraceWriter:
         Leave out those of OPTIONAL_COLUMNS that no row has; finding out costs writing twice.
     columns
         Write only these of ``ARROW_TYPES``, all of them; instead of ``drop_empty``, when it is known before.
-    compression
-        Parquet codec.
+    scratch
+        The file is read again soon and then deleted: quick rather than small.
     """
 
     def __init__(
@@ -353,12 +353,12 @@ class ParquetTraceWriter:
         *,
         drop_empty: bool = True,
         columns: Sequence[str] | None = None,
-        compression: str = "zstd",
+        scratch: bool = False,
     ) -> None:
         self._path = Path(path)
         self._part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         self._vocab = vocab
-        self._compression = compression
+        self._scratch = scratch
         self._empty = set(OPTIONAL_COLUMNS) if drop_empty and columns is None else set()
         self._dictionaries: dict[str, pa.Array] = {}
         self._names = [name for name in ARROW_TYPES if columns is None or name in columns]
@@ -389,7 +389,10 @@ class ParquetTraceWriter:
 
     def _open(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         strings = [name for name in schema.names if name in STRING_COLUMNS]
-        return pq.ParquetWriter(path, schema, compression=self._compression, use_dictionary=[*strings, "text"])
+        if self._scratch:
+            return pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=strings,
+                                    write_statistics=list(OPTIONAL_COLUMNS))  # which `has` asks for
+        return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=[*strings, "text"])
 
     def _rewrite(self) -> None:
         """Only at the end is it known which optional columns stayed empty; this leaves them out."""
@@ -414,7 +417,7 @@ class ParquetTraceWriter:
                 known = self._dictionaries[name] = pa.array(vocab.names, pa.string())
             return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), known)
         values = getattr(chunk, name)
-        if name in ("ts_ns", "cpu", "ptr"):
+        if name in ("ts_ns", "cpu", "ptr") or (self._scratch and name != "task"):  # "no such field" values do as well
             return pa.array(values)
         return pa.array(values, mask=values == ABSENT[name])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import platform
 import re
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import numpy as np
 
 from memtrace.errors import TraceError
 
-from .event_format import DATA_LOC, REL_LOC, STATIC, EventFormat, Field, flag_names
+from .event_format import DATA_LOC, REL_LOC, Field, flag_names
 from .interner import Rows
 from .kallsyms import Symbols, read_symbols
 from .perf_header import read_header
 from .perf_samples import PerfSamples
-from .perf_spec import make_spec
+from .perf_spec import TASK_FIELD, make_spec
 from .schema import EventChunk, TraceVocab
 from .text import ROWS_PER_CHUNK
 
@@ -30,8 +29,6 @@ KALLSYMS = Path("/proc/kallsyms")
 _KERNEL_MAP = re.compile(rb"\[kernel\.kallsyms\]_(s?text)\0")
 _MAP_BYTES = 1 << 16
 """How far into the records the kernel's own map is looked for: perf writes it first."""
-_LETTERS = {1: "b", 2: "h", 4: "i", 8: "q"}
-_TASK_FIELD = re.compile(r"comm|pid$")
 
 
 class PerfData:
@@ -68,7 +65,6 @@ class PerfData:
         self._symbols = read_symbols(symbols) if symbols is not None else self._own_symbols()
         self.unnamed_sites = 0
         self.rows = Rows(ROWS_PER_CHUNK)
-        self._quick = [_quick_text(format) for format in self.header.formats]
         spec = make_spec(self.header, vocab)
         self._samples = PerfSamples(
             self._buf, spec, self.rows, vocab.name, self._site, self._gfp, self._ctx, self._text
@@ -100,6 +96,7 @@ class PerfData:
                     chunk, text, _ = self.rows.take(row0)
                     row0 += len(chunk)
                     yield chunk, text
+        self._samples.rest_of_losses()
         if self.rows.n:
             chunk, text, _ = self.rows.take(row0)
             yield chunk, text
@@ -170,15 +167,12 @@ class PerfData:
 
     def _text(self, spec: int, begin: int, end: int) -> bytes:
         """``name=value`` of an event's own fields, but never what tells a system's processes apart."""
-        quick = self._quick[spec]
-        if quick is not None and end - begin >= quick[0].size:
-            return quick[1] % quick[0].unpack_from(self._map, begin)
         format = self.header.formats[spec]
         words = []
         for field in format.fields:
             if field.name.startswith("common_"):
                 continue
-            if _TASK_FIELD.search(field.name):
+            if TASK_FIELD.search(field.name):
                 return b""
             words.append(f"{field.name}={self._value(field, spec, begin, end)}")
         return " ".join(words).encode("utf-8", "replace")
@@ -198,21 +192,6 @@ class PerfData:
         if field.name == "gfp_flags":
             return flag_names(self.header.formats[spec].flags, value)
         return f"{value:#x}" if field.is_pointer or field.name == "pfn" else str(value)
-
-
-def _quick_text(format: EventFormat) -> tuple[struct.Struct, bytes] | None:
-    """How to make the text of an event whose fields are all plain numbers; None when it takes more."""
-    own = sorted((field for field in format.fields if not field.name.startswith("common_")), key=lambda f: f.offset)
-    layout, words, at = "<", [], 0
-    for field in own:
-        plain = field.place == STATIC and not field.is_text and field.name not in ("call_site", "gfp_flags")
-        if not plain or field.size not in _LETTERS or field.offset < at or _TASK_FIELD.search(field.name):
-            return None
-        letter = _LETTERS[field.size]
-        layout += f"{field.offset - at}x{letter if field.signed else letter.upper()}"
-        words.append(f"{field.name}={'%#x' if field.is_pointer or field.name == 'pfn' else '%d'}")
-        at = field.offset + field.size
-    return struct.Struct(layout), " ".join(words).encode()
 
 
 def context(flags: int, preempt: int) -> str:

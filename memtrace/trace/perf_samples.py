@@ -34,6 +34,7 @@ from memtrace.trace.perf_spec import (
     RECORD_SAMPLE,
     PerfSpec,
 )
+from memtrace.trace.perf_text import LittleEndian, PlainText
 from memtrace.trace.ptrmap import PtrMap
 from memtrace.trace.schema import EV_OTHER, Vocab
 
@@ -45,7 +46,7 @@ KEY_TWIST = 0x3A5C96E17B24D8F1  # a number's key in a map, which must not be 0
 
 
 @cython.cclass
-class PerfSamples:
+class PerfSamples(LittleEndian):
     """
     Walks the records, and decodes samples in the order that it is told.
 
@@ -74,15 +75,17 @@ class PerfSamples:
         Records that cannot be read, that are compressed, that are no tracepoint's.
     lost
         Events that perf or the kernel lost.
+    summed
+        The same as perf adds it up at the end, event by event, where it does.
     """
 
-    buf: cython.uchar[::1]
     rows: Rows
     names: Interner
     code_of_site: Callable[[int], int]
     code_of_gfp: Callable[[int, int], int]
     code_of_ctx: Callable[[int], int]
     text_of: Callable[[int, int, int], bytes]
+    plain: PlainText
     sites: PtrMap
     gfps: PtrMap
     tasks: PtrMap
@@ -114,6 +117,7 @@ class PerfSamples:
     compressed: cython.longlong
     other: cython.longlong
     lost: cython.longlong
+    summed: cython.longlong
     last_ns: cython.longlong
 
     def __init__(
@@ -129,6 +133,7 @@ class PerfSamples:
         self.code_of_gfp = code_of_gfp
         self.code_of_ctx = code_of_ctx
         self.text_of = text_of
+        self.plain = PlainText(buf, spec.plain)
         self.sites = PtrMap()
         self.gfps = PtrMap()
         self.tasks = PtrMap()
@@ -162,18 +167,8 @@ class PerfSamples:
         self.compressed = 0
         self.other = 0
         self.lost = 0
+        self.summed = 0
         self.last_ns = 0
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def number(self, at: cython.longlong, size: cython.longlong) -> cython.ulonglong:
-        """A little-endian number of ``size`` bytes."""
-        value: cython.ulonglong = 0
-        i: cython.longlong = size
-        while i > 0:
-            i -= 1
-            value = value << 8 | self.buf[at + i]
-        return value
 
     @cython.ccall
     def index(
@@ -207,8 +202,10 @@ class PerfSamples:
                 else:
                     offsets[n] = at
                     times[n] = cython.cast(cython.longlong, self.number(at + self.time_at, 8))
-                    self.last_ns = times[n]
+                    self.last_ns = max(self.last_ns, times[n])
                     n += 1
+            elif kind == RECORD_LOST_SAMPLES and self.is_summary(at, size):
+                self.summed += cython.cast(cython.longlong, self.number(at + 8, 8))
             elif kind in (RECORD_LOST, RECORD_LOST_SAMPLES):
                 offsets[n] = at
                 times[n] = self.last_ns
@@ -239,21 +236,39 @@ class PerfSamples:
         return i
 
     @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_summary(self, at: cython.longlong, size: cython.longlong) -> cython.bint:
+        """Whether losses are perf's own sum at its end, which has no time: most of them have been told before."""
+        return self.lost_time > 0 and size >= self.lost_time + 16 and self.number(at + size - self.lost_time, 8) == 0
+
+    @cython.ccall
+    def rest_of_losses(self) -> cython.int:
+        """A row for what perf's sum has more than the losses that were told in their place."""
+        if self.summed > self.lost:
+            self.lost_row(self.last_ns, self.summed - self.lost)
+        return 0
+
+    @cython.cfunc
+    def lost_row(self, time: cython.longlong, lost: cython.longlong) -> cython.int:
+        rows: Rows = self.rows
+        rows.event[rows.n] = EV_OTHER
+        rows.event_name[rows.n] = self.lost_code
+        rows.ts_ns[rows.n] = time
+        rows.set_text(b"%d" % lost)
+        rows.finish(0)
+        self.lost += lost
+        return 0
+
+    @cython.cfunc
     def loss(self, at: cython.longlong, time: cython.longlong) -> cython.int:
         """A row where events were lost; its text is their number."""
         size: cython.longlong = self.number(at + 6, 2)
         n_at: cython.longlong = at + 16 if self.number(at, 4) == RECORD_LOST else at + 8
         lost: cython.longlong = cython.cast(cython.longlong, self.number(n_at, 8))
-        rows: Rows = self.rows
-        rows.event[rows.n] = EV_OTHER
-        rows.event_name[rows.n] = self.lost_code
-        rows.ts_ns[rows.n] = time
         if self.lost_cpu > 0 and size >= self.lost_cpu + 16:
+            rows: Rows = self.rows
             rows.cpu[rows.n] = min(cython.cast(cython.int, self.number(at + size - self.lost_cpu, 4)), MAX_CPU)
-        rows.set_text(b"%d" % lost)
-        rows.finish(0)
-        self.lost += lost
-        return 0
+        return self.lost_row(time, lost)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -311,8 +326,18 @@ class PerfSamples:
             self.ctxs[flags] = self.code_of_ctx(flags)
         rows.ctx[n] = self.ctxs[flags]
         if self.keeps_text[spec]:
-            rows.set_text(self.text_of(spec, raw, end))
+            self.keep_text(spec, raw, end)
         rows.finish(0)
+        return 0
+
+    @cython.cfunc
+    def keep_text(self, spec: cython.int, raw: cython.longlong, end: cython.longlong) -> cython.int:
+        plain: PlainText = self.plain
+        n: cython.int = plain.write(spec, raw, end)
+        if n < 0:
+            self.rows.set_text(self.text_of(spec, raw, end))
+        else:
+            self.rows.set_text(bytes(plain.store[:n]))
         return 0
 
     @cython.cfunc

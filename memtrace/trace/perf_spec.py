@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .event_format import REL_LOC, EventFormat
+from .event_format import REL_LOC, STATIC, EventFormat, Field
 from .perf_header import CALLCHAIN, CPU, ID, IDENTIFIER, READ, TID, TIME, PerfHeader
 from .schema import EV_OTHER, EVENT_ALIASES, EVENT_CODES, TraceVocab
 from .tokenizer import KEYS, LOST_EVENTS, PLAIN
@@ -24,8 +26,37 @@ RECORD_SAMPLE = 9
 RECORD_LOST_SAMPLES = 13
 RECORD_ROUND = 68
 RECORD_COMPRESSED = 81
+TEXT_HEX = 1
+TEXT_SIGNED = 2
+TASK_FIELD = re.compile(r"comm|pid$")
 _MAX_IDS = 1 << 16
 _READ_ENABLED, _READ_RUNNING, _READ_ID, _READ_GROUP, _READ_LOST = 1, 2, 4, 8, 16
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFields:
+    """
+    How the text of events is made whose fields are all plain numbers.
+
+    Attributes
+    ----------
+    first
+        By format, and one more: its first field in the arrays below.
+    need
+        By format: bytes that a record must have; -1 when the format takes more than numbers.
+    at, size, how
+        By field: offset, bytes, TEXT_* bits.
+    word_end
+        By field, and one more: where in ``words`` the text before its value begins.
+    """
+
+    first: np.ndarray
+    need: np.ndarray
+    at: np.ndarray
+    size: np.ndarray
+    how: np.ndarray
+    word_end: np.ndarray
+    words: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +98,7 @@ class PerfSpec:
     orders: np.ndarray
     """By format: the order of events that have none of their own, -1 for none."""
     lost_code: int
+    plain: PlainFields
 
 
 def make_spec(header: PerfHeader, vocab: TraceVocab) -> PerfSpec:
@@ -97,7 +129,7 @@ def make_spec(header: PerfHeader, vocab: TraceVocab) -> PerfSpec:
         reads=bool(header.sample_type & READ), read_group=bool(bits & _READ_GROUP), read_head=head, read_each=each,
         callchain=bool(header.sample_type & CALLCHAIN), ids=tuple(sorted(header.ids)), spec_of=spec_of, table=table,
         kinds=kinds, events=events, keeps_text=keeps_text, orders=orders,
-        lost_code=vocab.event.code(LOST_EVENTS),
+        lost_code=vocab.event.code(LOST_EVENTS), plain=_plain_fields(header.formats),
     )  # fmt: skip
 
 
@@ -110,3 +142,29 @@ def _fill(table: np.ndarray, format: EventFormat) -> None:
         if (name == "name") != (field.place != 0):  # a name stands elsewhere, nothing else does
             continue
         table[key * FIELDS : (key + 1) * FIELDS] = field.offset, field.size, place
+
+
+def _plain_fields(formats: Sequence[EventFormat]) -> PlainFields:
+    first, need, words = [0], [], b""
+    fields: list[Field] = []
+    word_end = [0]
+    for format in formats:
+        own = sorted((field for field in format.fields if not field.name.startswith("common_")), key=lambda f: f.offset)
+        plain = all(map(_is_plain, own))
+        need.append(max((field.offset + field.size for field in own), default=0) if plain else -1)
+        for i, field in enumerate(own if plain else ()):
+            fields.append(field)
+            words += f"{' ' if i else ''}{field.name}=".encode()
+            word_end.append(len(words))
+        first.append(len(fields))
+    hexadecimal = [TEXT_HEX * (field.is_pointer or field.name == "pfn") for field in fields]
+    how = [bits | TEXT_SIGNED * field.signed for bits, field in zip(hexadecimal, fields, strict=True)]
+    columns = (first, need, [field.offset for field in fields], [field.size for field in fields], how, word_end)
+    firsts, needs, at, size, hows, word_ends = (np.array(column, np.int32) for column in columns)
+    return PlainFields(firsts, needs, at, size, hows, word_ends, words)
+
+
+def _is_plain(field: Field) -> bool:
+    """Whether it is a number that is written as it is: no flags, no symbol, and nothing that tells of a process."""
+    return (field.place == STATIC and not field.is_text and field.name not in ("call_site", "gfp_flags")
+            and field.size in (1, 2, 4, 8) and TASK_FIELD.search(field.name) is None)  # fmt: skip

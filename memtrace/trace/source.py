@@ -231,7 +231,7 @@ def _parse(shown: str, stream: _Head, target: Path, problems: Problems) -> str:
     rows = Rows(ROWS_PER_CHUNK)
     tokenizer = CsvTokenizer(rows, vocab, shown) if is_csv else TextTokenizer(rows, vocab, shown)
     settler = Settler(problems, vocab.event.code(LOST_EVENTS))
-    writer = ParquetTraceWriter(target, vocab, drop_empty=False, compression="lz4")
+    writer = ParquetTraceWriter(target, vocab, drop_empty=False, scratch=True)
     n_rows = 0
     try:
         for chunk, text, line in parsed_chunks(stream, tokenizer):
@@ -268,7 +268,7 @@ def _copy(stream: _Head, target: Path) -> None:
 def _read_perf_data(data: PerfData, target: Path, problems: Problems, progress: Progress | None) -> None:
     """Writes the samples of a perf.data to ``target``."""
     settler = Settler(problems, data.vocab.event.code(LOST_EVENTS))
-    writer = ParquetTraceWriter(target, data.vocab, drop_empty=False, compression="lz4")
+    writer = ParquetTraceWriter(target, data.vocab, drop_empty=False, scratch=True)
     try:
         for chunk, text in data.chunks(progress):
             settler.settle(chunk)

@@ -15,6 +15,8 @@ import pytest
 from memtrace.errors import TraceError
 from memtrace.trace.event_format import constant, flag_names, parse_format
 from memtrace.trace.kallsyms import Symbols
+from memtrace.trace.perf_header import TIME, read_header
+from memtrace.trace.perf_spec import RECORD_LOST, RECORD_LOST_SAMPLES, RECORD_SAMPLE
 from memtrace.trace.source import open_trace
 
 PERF = runpy.run_path(str(Path(__file__).with_name("perf_recording.py")))
@@ -58,6 +60,32 @@ def test_equals_perf_script(recording: tuple[Path, Path]) -> None:
     pairs = zip(ours["call_site"].tolist(), theirs["call_site"].tolist(), strict=True)
     different = Counter(pair for pair in pairs if pair[0] != pair[1])
     assert sum(different.values()) < 0.02 * len(ours["ts_ns"]), different.most_common(5)
+
+
+@pytest.mark.parametrize(("summed", "told"), [(5, 5), (9, 9), (0, 5)])
+def test_losses_are_counted_once(recording: tuple[Path, Path], tmp_path: Path, summed: int, told: int) -> None:
+    """perf says of losses where they happened, and may sum them up once more at its end, without a time."""
+    data = bytearray(recording[0].read_bytes())
+    header = read_header(memoryview(bytes(data)), "x")
+    at, samples = header.begin, []
+    while at < header.end:
+        kind, _, size = struct.unpack_from("<IHH", data, at)
+        if kind == RECORD_SAMPLE:
+            samples.append((at, size))
+        at += size
+    for (place, size), kind, body, time in (
+        (samples[len(samples) // 2], RECORD_LOST, (0, 5), None), (samples[-1], RECORD_LOST_SAMPLES, (summed, 0), 0)
+    ):  # fmt: skip
+        when = struct.unpack_from("<Q", data, place + header.sample_offset(TIME))[0] if time is None else time
+        data[place : place + size] = struct.pack("<IHHQQ", kind, 0, size, *body) + bytes(size - 24)
+        struct.pack_into("<Q", data, place + size - header.trailer_offset(TIME), when)
+    path = tmp_path / "lost.data"
+    path.write_bytes(data)
+    with open_trace(path) as reader:
+        assert reader.problems == {**reader.problems, "lost_events": told}
+        assert "time_backwards" not in reader.problems
+        rows = sum(len(chunk) for chunk in reader.chunks())
+    assert rows == len(samples) - 2 + (2 if told > 5 else 1)
 
 
 def test_compressed_and_standard_input_are_the_same(recording: tuple[Path, Path], tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ BASE = 1 << 4
 MASK = ~(BASE - 1)
 DIRECT_MAP = 0xFFFF888000000000
 SHARE = 0.5
+FIRST, SECOND = 0, BASE + 1
 NAMES = ("a", "b")
 FLAG = True
 """
@@ -160,7 +161,7 @@ class Buddy:
 FALLBACK = """
 import cython
 from core.buddy import Buddy, Zone as Z, helper
-from core.constants import BASE, DIRECT_MAP, FLAG, MASK, NAMES, SHARE
+from core.constants import BASE, DIRECT_MAP, FLAG, MASK, NAMES, SECOND, SHARE
 
 @cython.cclass
 class Fallback(Buddy):
@@ -206,6 +207,7 @@ def test_integer_constants_become_c_integers_and_other_names_stay_python(sources
     assert declared == {
         "cdef long long BASE",
         "cdef long long MASK",
+        "cdef long long SECOND",
         "cdef unsigned long long DIRECT_MAP",
         "cdef double SHARE",
         "cdef class Fallback(Buddy):",
