@@ -34,8 +34,6 @@ from memtrace.mm.slob import Slob
 from memtrace.mm.slub import Slub
 from memtrace.mm.slub_sheaves import SheafSlub
 
-ALLOCATORS = ("slub", "slab", "slob")
-"""The slab allocators that ``make_allocator`` knows."""
 _MAX_NUMNODES = 1024
 _AUTO_FRACTION = 8  # MIN_PERCPU_PAGELIST_HIGH_FRACTION: lists that tune themselves may hold this part of a zone
 
@@ -104,18 +102,29 @@ def make_allocator(
     name: str, pages: PageAllocator, config: MachineConfig, kernel: KernelConfig, seed: int
 ) -> SlabAllocator:
     """The one slab allocator of a machine."""
-    if name == "slub":
-        kind = SheafSlub if kernel.slub.sheaf_capacity else Slub
-        return kind(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed, config.bits // 8)
-    if name == "slab":
-        return Slab(
-            pages, config.cpus, config.nodes, kernel.memcg, kernel.slab, config.bits // 8, config.possible_cpus
-        )
-    if name == "slob":
-        slob = Slob(pages, config.cpus, config.nodes, kernel.memcg, config.bits // 8)
-        slob.one_list = kernel.slob.lists == "one"
-        return slob
-    raise ConfigError(f'allocator "{name}": not modelled; this version knows {", ".join(ALLOCATORS)}.')
+    if name not in ALLOCATORS:
+        raise ConfigError(f'allocator "{name}": not modelled; this version knows {", ".join(ALLOCATORS)}.')
+    return ALLOCATORS[name](pages, config, kernel, seed)
+
+
+def _slub(pages: PageAllocator, config: MachineConfig, kernel: KernelConfig, seed: int) -> SlabAllocator:
+    kind = SheafSlub if kernel.slub.sheaf_capacity else Slub
+    return kind(pages, config.cpus, config.nodes, kernel.memcg, kernel.slub, seed, config.bits // 8)
+
+
+def _slab(pages: PageAllocator, config: MachineConfig, kernel: KernelConfig, seed: int) -> SlabAllocator:
+    word = config.bits // 8
+    return Slab(pages, config.cpus, config.nodes, kernel.memcg, kernel.slab, word, config.possible_cpus)
+
+
+def _slob(pages: PageAllocator, config: MachineConfig, kernel: KernelConfig, seed: int) -> SlabAllocator:
+    slob = Slob(pages, config.cpus, config.nodes, kernel.memcg, config.bits // 8)
+    slob.one_list = kernel.slob.lists == "one"
+    return slob
+
+
+ALLOCATORS = {"slub": _slub, "slab": _slab, "slob": _slob}
+"""What makes each slab allocator, by the name that ``--allocator`` calls it (docs/add-an-allocator.md)."""
 
 
 def boot(config: MachineConfig, kernel: KernelConfig, seed: int = 0, allocator: str = "slub") -> Machine:

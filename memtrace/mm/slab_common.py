@@ -332,7 +332,7 @@ class SlabAllocator(CacheRegistry):
         self.it.path = PATH_FREE_LARGE
         self.it.step(COST_LARGE_KMALLOC, 1)
 
-    @cython.cfunc
+    @cython.ccall
     @cython.exceptval(check=False)
     def account_slab_pages(self, pfn: cython.int, pages: cython.int) -> cython.void:
         """Keep the zone's count of slab pages (NR_SLAB_*)."""
