@@ -52,9 +52,10 @@ build: $(VENV)/.built ## compile the core again after an edit
 replay: $(VENV)/.built ## replay the bundled real trace; the report goes to reports/first-replay
 	@$(BIN)/memtrace replay $(TRACE) --from $(START) -o $(RUN) --force
 
-reports: $(VENV)/.built ## replay the bundled traces under all three allocators; write reports/three-allocators.html again
+reports: $(VENV)/.built ## replay the bundled traces under all three allocators; write reports/three-allocators.html and docs/picture.png again
 	$(BIN)/memtrace compare $(TRACE) traces/hello.csv --allocator slub,slab,slob -j 2 -o $(STUDY)
 	cp $(STUDY)/report.html $(STUDY).html
+	$(BIN)/python reports/picture.py docs/picture.png
 
 test: $(VENV)/.built $(VENV)/.dev ## install what is missing and run the test suite
 	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
