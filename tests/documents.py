@@ -91,7 +91,8 @@ def lay_out(folder: Path, root: Path) -> dict[str, str]:
         (programs / name).write_text(f'#!/bin/sh\nexec {call} "$@"\n', encoding="utf-8")
         (programs / name).chmod(0o755)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n', encoding="utf-8")
-    (folder / "traces").symlink_to(root / "traces")
+    for name in ("traces", "benchmarks"):
+        (folder / name).symlink_to(root / name)
     (folder / "reports").mkdir()
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(paths),
