@@ -113,9 +113,9 @@ def test_wrong_values_name_what_was_expected(slab_trace: Path, arguments: list[s
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A perf.data, and its text."""
+    """A perf.data, sorted wholly, and its text."""
     folder = tmp_path_factory.mktemp("perf")
-    data = PERF["record"](folder)
+    data = PERF["sorted_wholly"](PERF["record"](folder))
     text = folder / "perf.txt"
     text.write_text(PERF["perf"]("script", "-i", data, "--ns"))
     return data, text
@@ -146,6 +146,9 @@ def test_slab_equals_perf_kmem(recording: tuple[Path, Path]) -> None:
     assert len(rows) > 20
     assert Counter(rows) == Counter(our_row(row, "callsite") for row in ours["caller"])
     assert [row[1:] for row in rows[:20]] == [our_row(row, "callsite")[1:] for row in ours["caller"][:20]]
+    direct = stat(data.with_name("perf.data"), "--caller")["slab"]  # as recorded, and read without perf
+    assert direct["summary"] == summary
+    assert [our_row(row, "callsite")[1:] for row in direct["caller"][:20]] == [row[1:] for row in rows[:20]]
     theirs = PERF["perf"]("kmem", "-i", data, "--slab", "--alloc", "-s", "bytes,hit,frag", "-l", 50, "stat")
     mine = stat(text, "--alloc", "-s", "bytes,hit,frag", "-l", 50)["slab"]["alloc"]
     assert perf_rows(theirs) == [our_row(row, "ptr") for row in mine]
