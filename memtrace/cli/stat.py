@@ -32,12 +32,13 @@ _PEAK = " %12d | %12d | %12d |"
 @click.option("-l", "--line", "lines", type=click.IntRange(min=1), metavar="N", help="Show only N rows of a table.")
 @click.option("--time", "window", metavar="A,B", help="Count only events between these times, like 1s,2.5s or 1s,.")
 @click.option("--live", is_flag=True, help="Of pages, show only those that were not freed.")
+@click.option("--raw-ip", is_flag=True, help="Leave call sites addresses; of perf.data, which has them.")
 @click.option("--peak", is_flag=True, help="Add how much of a call site was alive, at the end and at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summaries and tables as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print one table as CSV.")
 def command(
     trace: str, slab: bool, page: bool, caller: bool, alloc: bool, keys: str | None, lines: int | None,
-    window: str | None, live: bool, peak: bool, as_json: bool, as_csv: bool,
+    window: str | None, live: bool, raw_ip: bool, peak: bool, as_json: bool, as_csv: bool,
 ) -> None:
     """Print what `perf kmem stat` would say of TRACE, which is a trace of any kind.
 
@@ -66,10 +67,13 @@ def command(
     times = _window(window)
     compiled.check()
     with Progress("reading", unit="B") as reading:
-        reader = open_trace(trace, progress=reading)
+        reader = open_trace(trace, progress=reading, name_sites=not raw_ip)
     with reader, Progress("counting", reader.rows or 0) as counting:
         stat = kmem_stat(reader, live=live, window=times, progress=counting)
         tables = _Tables(stat, slab_keys, page_keys, caller, alloc)
+    if raw_ip and reader.format != "perf.data":
+        click.echo(f"--raw-ip: {trace} is {reader.format}, which has call sites as they are shown; only perf.data has "
+                   "addresses to show instead.", err=True)
     if slab and stat.without_size:
         click.echo(f"{stat.without_size:,} allocations do not say how many bytes were given; taken to be as asked for.",
                    err=True)

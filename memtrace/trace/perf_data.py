@@ -46,6 +46,8 @@ class PerfData:
     symbols
         A copy of the recorded kernel's /proc/kallsyms; None takes this machine's own, when it runs the same kernel
         at the same addresses.
+    name_sites
+        Name call sites at all; otherwise they stay addresses.
 
     Raises
     ------
@@ -53,7 +55,9 @@ class PerfData:
         It cannot be read.
     """
 
-    def __init__(self, file: Path, shown: str, vocab: TraceVocab, symbols: Path | None = None) -> None:
+    def __init__(
+        self, file: Path, shown: str, vocab: TraceVocab, symbols: Path | None = None, name_sites: bool = True
+    ) -> None:
         self._shown = shown
         self.vocab = vocab
         with open(file, "rb") as opened:
@@ -62,7 +66,10 @@ class PerfData:
         self.bytes = len(self._map)
         self._buf = np.frombuffer(self._map, np.uint8)
         self.header = read_header(memoryview(self._map), shown)
-        self._symbols = read_symbols(symbols) if symbols is not None else self._own_symbols()
+        self._name_sites = name_sites
+        self._symbols = None
+        if name_sites:
+            self._symbols = read_symbols(symbols) if symbols is not None else self._own_symbols()
         self.unnamed_sites = 0
         self.rows = Rows(ROWS_PER_CHUNK)
         spec = make_spec(self.header, vocab)
@@ -155,7 +162,7 @@ class PerfData:
 
     def _site(self, address: int) -> int:
         name = self._symbols.name(address) if self._symbols is not None else ""
-        if not name:
+        if not name and self._name_sites:
             self.unnamed_sites += 1
         return self.vocab.call_site.code(name or f"{address:#x}")
 

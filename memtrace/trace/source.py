@@ -146,7 +146,7 @@ class TraceReader:
 
 def open_trace(
     path: str | Path, *, progress: Progress | None = None, columns: Sequence[str] | None = None,
-    symbols: Path | None = None,
+    symbols: Path | None = None, name_sites: bool = True,
 ) -> TraceReader:  # fmt: skip
     """
     Opens a trace of any kind (docs/trace-formats.md), plain or compressed with gzip or zstd.
@@ -161,6 +161,8 @@ def open_trace(
         Columns that are needed; the chunks' others keep their "no such field" value. All when not given.
     symbols
         Of perf.data: a copy of the recorded kernel's /proc/kallsyms, see `PerfData`.
+    name_sites
+        Of perf.data: False leaves call sites addresses.
 
     Raises
     ------
@@ -179,14 +181,14 @@ def open_trace(
         if again and head.startswith(_PARQUET):
             return _finish(shown, "parquet", ParquetTrace(path, TraceVocab(), columns), Problems(), None, "")
         try:
-            return _spooled(shown, source, columns, again, symbols)
+            return _spooled(shown, source, columns, again, symbols, name_sites)
         except OSError as error:
             raise TraceError(f"cannot be read to its end ({error}); expected a whole file. Copy or record it again.",
                              shown) from error  # fmt: skip
 
 
 def _spooled(
-    shown: str, source: _Input, columns: Sequence[str] | None, again: bool, symbols: Path | None
+    shown: str, source: _Input, columns: Sequence[str] | None, again: bool, symbols: Path | None, name_sites: bool
 ) -> TraceReader:
     """Puts what comes in into a temporary Parquet file."""
     spool = tempfile.TemporaryDirectory(prefix="memtrace-")
@@ -204,7 +206,7 @@ def _spooled(
             if not (again and plain):
                 file = Path(spool.name) / "perf.data"
                 _copy(stream, file)
-            _read_perf_data(PerfData(file, shown, TraceVocab(), symbols), target, problems, source.progress)
+            _read_perf_data(PerfData(file, shown, TraceVocab(), symbols, name_sites), target, problems, source.progress)
         else:
             format = _parse(shown, stream, target, problems)
         digest = "" if again else source.hexdigest()

@@ -154,6 +154,16 @@ def test_slab_equals_perf_kmem(recording: tuple[Path, Path]) -> None:
     assert perf_rows(theirs) == [our_row(row, "ptr") for row in mine]
 
 
+def test_call_sites_as_addresses_equal_perf_kmem(recording: tuple[Path, Path], slab_trace: Path) -> None:
+    """Addresses have no second name, so every row must be the same, its name too."""
+    data, _ = recording
+    theirs = PERF["perf"]("kmem", "-i", data, "--slab", "--caller", "--raw-ip", "stat")
+    ours = stat(data, "--caller", "--raw-ip")["slab"]["caller"]
+    assert Counter(perf_rows(theirs)) == Counter(our_row(row, "callsite") for row in ours)
+    told = CliRunner().invoke(command, [str(slab_trace), "--raw-ip"])
+    assert told.exit_code == 0 and "is csv" in told.stderr
+
+
 def test_pages_equal_perf_kmem(recording: tuple[Path, Path]) -> None:
     data, text = recording
     theirs = PERF["perf"]("kmem", "-i", data, "--page", "--caller", "stat")
