@@ -102,6 +102,11 @@ def check_allocator(kernel: str, allocator: str) -> None:
     )
 
 
+def allocators() -> frozenset[str]:
+    """Slab allocators that any kernel had: the settings named after one are read by no other."""
+    return frozenset(name for kernel in kernel_names() for name in load_profile(kernel).allocators)
+
+
 def _check_key(path: Path, data: dict[str, Any], known: tuple[str, ...]) -> None:
     for key in data:
         if key not in known:

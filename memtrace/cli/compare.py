@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EXIT_BOUND = 3
 """A condition of --fail-if holds; not 1, which is wrong input."""
+SENTENCES = 24
+"""Printed; all of them are in the report."""
 EXIT_INCOMPLETE = 1
 """A replay's process died, so that the same command has something left to do."""
 EXIT_BUG = 70
@@ -32,7 +34,8 @@ EXIT_BUG = 70
 @click.option("--cpus", metavar="LIST", help="Numbers of CPUs, like 1,4.")
 @click.option("--memory", metavar="LIST", help="Memory sizes, like 256M,512M.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=LIST", help="Tunable values: slub.cpu_partial=0,30.")
-@click.option("--from", "start", metavar="DIR", help="Start at this snapshot instead of at a fresh boot.")
+@click.option("--from", "starts", multiple=True, metavar="[TRACE=]DIR",
+              help="Start at this snapshot instead of at a fresh boot; with TRACE= this trace only.")
 @click.option("--sample", metavar="TIME", help="Simulated time between samples. [default: about 200 samples]")
 @click.option("--time", "window", metavar="A,B", help="Replay only rows between these times, like 1s,2.5s.")
 @click.option("--timing", metavar="MODE", help="recorded or closed. [default: recorded]")
@@ -40,6 +43,9 @@ EXIT_BUG = 70
 @click.option("--gfp-bits", metavar="VERSION", help="Kernel that numeric gfp flags come from. [default: 6.1]")
 @click.option("--replications", type=click.IntRange(1, 1000), metavar="N",
               help="Seeds of replays that leave something to chance; others run once. [default: 5]")
+@click.option("--least", multiple=True, metavar="[MEASURE=]AMOUNT",
+              help="Smallest difference that counts: 2%, or of one measure peak_slab_bytes=64K. [default: 1%, and see "
+                   "docs/studies.md]")
 @click.option("--pool-traces", is_flag=True, help="The traces are recordings of one workload: replications.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N",
               help="Replays at a time, each in a process.")
@@ -65,6 +71,7 @@ def command(paths: tuple[str, ...], bounds: tuple[str, ...], top: int, as_json: 
     memtrace compare runs/a runs/b --fail-if 'waste_pct>+2%' --fail-if 'failures>+0' --json
     memtrace compare traces/hello.csv --allocator slub,slab,slob -o study
     memtrace compare a.parquet b.parquet --set slub.cpu_partial=0,30 --cpus 1,4 --memory 512M -j 2 -o study
+    memtrace compare a.parquet b.parquet --from a.parquet=snap-a --from b.parquet=snap-b --kernel 6.1,6.18 -o study
     memtrace compare s3://traces/a.parquet --allocator slub,slab --dask tcp://head:8786 -o s3://results/study
     """
     asked = {key: value for key, value in given.items() if value not in (None, (), False)}
@@ -130,7 +137,7 @@ def run_a_study(paths: tuple[str, ...], asked: dict[str, Any], jobs: int, cluste
 
 
 def _grid(paths: tuple[str, ...], asked: dict[str, Any]) -> Grid:
-    from memtrace.compare.grid import COMMON, Grid, read_study, split_settings
+    from memtrace.compare.grid import COMMON, Grid, read_study, split_settings, split_starts
 
     if any(path.endswith(".toml") for path in paths):
         if len(paths) > 1 or asked:
@@ -143,14 +150,24 @@ def _grid(paths: tuple[str, ...], asked: dict[str, Any]) -> Grid:
             lists["cpus"] = tuple(int(part) for part in asked["cpus"].split(","))
         except ValueError:
             raise click.UsageError(f"--cpus {asked['cpus']}: expected whole numbers with commas, like 1,4.") from None
+    common = {key: asked[key] for key in COMMON if key in asked}
+    start, starts = split_starts(asked.get("starts", ()), paths)
+    if start is not None:
+        common["start"] = start
     return Grid(paths, **lists, settings=split_settings(asked.get("settings", ())),
                 replications=asked.get("replications", 5), pool_traces=asked.get("pool_traces", False),
-                common={key: asked[key] for key in COMMON if key in asked})
+                common=common, starts=starts, least=asked.get("least", ()))
 
 
 def _text(study: Study) -> list[str]:
     """The study in a few lines."""
-    there = len(set(study.measures["key"])) - study.ran
+    from memtrace.compare.conclusions import table_text
+
+    cells, replays = len(study.measures), len(set(study.measures["key"]))
+    what = f"{cells} replays" if cells == replays else f"{cells} cells, {replays} different replays"
+    said = study.conclusions
+    left = [f"{len(said) - SENTENCES} more sentences in the report"] if len(said) > SENTENCES else []
     place = study.url or study.path
-    return [f"{len(study.measures)} replays: {study.ran} run now, {there} were there, {len(study.refused)} refused",
-            *study.conclusions, f"dataset: {place}/dataset", f"report: {place}/report.html"]
+    return [f"{what}: {study.ran} run now, {replays - study.ran} were there, {len(study.refused)} refused", "",
+            *table_text(study.winner_list), "", *said[:SENTENCES], *left, "",
+            f"dataset: {place}/dataset", f"report: {place}/report.html"]

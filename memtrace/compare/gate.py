@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from ..units import parse_size, parse_time
 from .measures import Measure, find_measure
 
 _FORM = re.compile(r"\s*([a-z0-9_]+)\s*([<>])\s*([+-]?)\s*([0-9.]+)\s*(%|[A-Za-z]*)\s*")
@@ -69,17 +68,8 @@ def parse_gate(text: str) -> Gate:
                           "like waste_pct>+2%, peak_slab_bytes>+1M, failures>+0 or hit_pct<95%.")
     name, sign, plus, number, unit = match.groups()
     measure = find_measure(name, where)
-    try:
-        bound = float(number)
-    except ValueError:
-        raise ConfigError(f"{where}: {number} is not a number; expected one like 2 or 0.5.") from None
-    if unit and unit != "%":
-        if measure.unit == "bytes":
-            bound = float(parse_size(number + unit, where))
-        elif measure.unit == "ns":
-            bound = float(parse_time(number + unit, where))
-        else:
-            raise ConfigError(f"{where}: {name} has no unit {unit}; expected a plain number or %.")
     if unit == "%" and not plus and measure.unit != "%":
         raise ConfigError(f"{where}: {name} is not in percent; write {name}{sign}+{number}% to bound its change.")
-    return Gate(text, measure, sign == ">", -bound if plus == "-" else bound, bool(plus), unit == "%" and bool(plus))
+    relative = unit == "%" and bool(plus)
+    bound = measure.amount(number, "" if relative else unit, where)
+    return Gate(text, measure, sign == ">", -bound if plus == "-" else bound, bool(plus), relative)

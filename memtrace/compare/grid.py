@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..kernels import allocators
 from ..run import kernel_with
 from ..units import parse_size
-from .places import local
+from .places import base_name, local
 
 AXES = ("trace", "allocator", "kernel", "machine", "cpus", "memory")
 """What a study can vary besides settings, which are axes of their own."""
 COMMON = ("start", "sample", "timing", "speed", "window", "gfp_bits")
-"""What holds for all cells."""
+"""What holds for all cells; a start may be each trace's own."""
 _FILE_KEYS = ("traces", "allocator", "kernel", "machine", "cpus", "memory", "set", "replications", "pool_traces",
-              *COMMON)
+              "least", *COMMON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,14 @@ class Cell:
 
     ``axes`` are the values by axis, in the order of the study's axes; ``None`` means as the trace shows. ``seed`` is
     of what the model leaves to chance; ``random`` whether there is any: of a cell without, one run says all.
+    ``unread`` are the settings that its allocator does not look at: cells that differ in nothing else are one replay.
     """
 
     axes: tuple[tuple[str, Any], ...]
     common: tuple[tuple[str, Any], ...]
     seed: int = 0
     random: bool = False
+    unread: frozenset[str] = frozenset()
 
     def value(self, axis: str) -> Any:
         return dict(self.axes)[axis]
@@ -54,7 +57,7 @@ class Cell:
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of ``replay``, the trace left out."""
         axes = dict(self.axes)
-        settings = tuple(f"{key}={value}" for key, value in self.axes if key not in AXES)
+        settings = tuple(f"{key}={value}" for key, value in self.axes if key not in AXES and key not in self.unread)
         return {**{axis: axes[axis] for axis in AXES if axis != "trace"}, "settings": settings, "seed": self.seed,
                 **dict(self.common)}
 
@@ -74,6 +77,10 @@ class Grid:
         The traces are recordings of one workload: each other's replications, not different circumstances.
     common
         Of ``COMMON``, what is the same for all cells.
+    starts
+        Snapshot folder by trace, for those that do not start at a fresh boot; instead of a common one.
+    least
+        Smallest differences that count, as ``--least`` takes them. No replay depends on it.
     """
 
     traces: tuple[str, ...]
@@ -86,6 +93,8 @@ class Grid:
     replications: int = 5
     pool_traces: bool = False
     common: Mapping[str, Any] = field(default_factory=dict)
+    starts: Mapping[str, str] = field(default_factory=dict)
+    least: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.traces:
@@ -96,6 +105,13 @@ class Grid:
                 raise ConfigError(f"--{axis} {said}: expected each value once, and one at least.")
         if not 1 <= self.replications <= 1000:
             raise ConfigError(f"--replications {self.replications}: expected 1 to 1000.")
+        for trace in self.starts:
+            if trace not in self.traces:
+                raise ConfigError(f"--from {trace}={self.starts[trace]}: {trace} is not a trace of this study; "
+                                  f"expected one of {', '.join(self.traces)}.")
+        if self.starts and "start" in self.common:
+            raise ConfigError(f"--from {self.common['start']}: for all traces, beside one for some; expected either "
+                              "one for all, or TRACE=DIR for each.")
         for memory in self.memory:
             if memory is not None:
                 parse_size(memory, "--memory")
@@ -121,21 +137,29 @@ class Grid:
         ConfigError
             A kernel or a setting does not exist, or cannot have such a value.
         """
-        common = tuple(sorted(self.common.items()))
         out = []
         axes = self.axes()
+        known = allocators()
+        chancy: dict[tuple[str, ...], bool] = {}
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
-            settings = [f"{key}={chosen[key]}" for key in self.settings]
+            which = (chosen["kernel"], *(f"{key}={chosen[key]}" for key in self.settings))
+            if which not in chancy:
+                chancy[which] = kernel_with(which[0], which[1:]).slub.freelist_random
             # The one thing the model leaves to chance: the order of the objects in SLUB's new slabs.
-            chance = chosen["allocator"] == "slub" and kernel_with(chosen["kernel"], settings).slub.freelist_random
-            out += [Cell(tuple(chosen.items()), common, seed, chance)
+            chance = chosen["allocator"] == "slub" and chancy[which]
+            start = {"start": self.starts[chosen["trace"]]} if chosen["trace"] in self.starts else {}
+            out += [Cell(tuple(chosen.items()), tuple(sorted({**self.common, **start}.items())), seed, chance,
+                         # slub.cpu_partial says nothing to SLAB; pcp.batch does to all.
+                         frozenset(key for key in self.settings
+                                   if key.partition(".")[0] in known - {chosen["allocator"]}))
                     for seed in range(self.replications if chance else 1)]
         return out
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for study.json."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Plain data, for study.json: all that replays follow from."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+                if key != "least"}
 
 
 def read_study(path: str | Path) -> Grid:
@@ -158,21 +182,25 @@ def read_study(path: str | Path) -> Grid:
     settings = data.get("set", {})
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: set = {settings!r}; expected a table [set] of lists.")
-    beside = {key: [_beside(place, text) for text in _values(path, data, key, str)] for key in ("traces",)}
+    traces = [_beside(place, text) for text in _values(path, data, "traces", str)]
     machines = [_beside(place, text) if text.endswith(".toml") else text
                 for text in _values(path, data, "machine", str)]
     common = {key: data[key] for key in COMMON if key in data}
-    if "start" in common:
-        common["start"] = _beside(place, str(common["start"]))
+    starts = common.pop("start", {})
+    if isinstance(starts, str):
+        common["start"], starts = _beside(place, starts), {}
+    if not isinstance(starts, dict) or not all(isinstance(folder, str) for folder in starts.values()):
+        raise ConfigError(f"{path}: start = {starts!r}; expected a folder, or a table [start] of them by trace.")
     pool, replications = data.get("pool_traces", False), data.get("replications", 5)
     if not isinstance(pool, bool) or isinstance(replications, bool) or not isinstance(replications, int):
         raise ConfigError(f"{path}: pool_traces must be true or false, replications a whole number.")
     return Grid(
-        tuple(beside["traces"]), tuple(_values(path, data, "allocator", str) or ["slub"]),
+        tuple(traces), tuple(_values(path, data, "allocator", str) or ["slub"]),
         tuple(_values(path, data, "kernel", str) or ["6.1"]), tuple(machines or [None]),
         tuple(_values(path, data, "cpus", int) or [None]), tuple(_values(path, data, "memory", str) or [None]),
         {key: tuple(map(_text, _values(path, settings, key, object))) for key in settings},
-        replications, pool, common,
+        replications, pool, common, {_beside(place, trace): _beside(place, start) for trace, start in starts.items()},
+        tuple(_values(path, data, "least", str)),
     )  # fmt: skip
 
 
@@ -207,3 +235,32 @@ def split_settings(settings: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise ConfigError(f"--set {setting}: {key.strip()} is set twice; give its values at once, with commas.")
         out[key.strip()] = tuple(value.strip() for value in values.split(","))
     return out
+
+
+def split_starts(starts: Sequence[str], traces: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+    """
+    ``--from DIR``, or ``--from TRACE=DIR`` for each trace: the one for all, and those by trace.
+
+    A trace is named as it was given, or by its last part where that tells it from the others.
+
+    Raises
+    ------
+    ConfigError
+        Several are for all, one trace has two, or a name fits several traces.
+    """
+    common: list[str] = []
+    by_trace: dict[str, str] = {}
+    for text in starts:
+        name, equals, folder = text.partition("=")
+        named = [name] if name in traces else [trace for trace in traces if base_name(trace) == name]
+        if not equals or not named:
+            common.append(text)
+            continue
+        if len(named) > 1 or named[0] in by_trace:
+            what = f"{name} is {len(named)} traces" if len(named) > 1 else f"{name} has two starts"
+            raise ConfigError(f"--from {text}: {what}; expected TRACE=DIR once for a trace, named as it was given.")
+        by_trace[named[0]] = folder
+    if len(common) > 1:
+        raise ConfigError(f"--from {common[1]}: a second start for all traces, and \"{common[1].partition('=')[0]}\" "
+                          "is none of them; expected one DIR, or TRACE=DIR for each trace.")
+    return (common[0] if common else None), by_trace

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..errors import ConfigError
 from ..report.frames import HUGE_ORDER, RunFrames, df_caches_at_peak, df_hits, df_unusable, percentiles, share
-from ..units import PAGE_SIZE, format_size, format_time
+from ..units import PAGE_SIZE, format_size, format_time, parse_size, parse_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,28 @@ class Measure:
         if self.unit == "ns":
             return format_time(value)
         return f"{value:.2f} %" if self.unit == "%" else f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
+
+    def amount(self, number: str, unit: str, where: str) -> float:
+        """
+        The value of ``64`` and ``K`` in the measure's unit; ``%`` stands for percentage points.
+
+        Raises
+        ------
+        ConfigError
+            The measure has no such unit; the message begins with ``where``.
+        """
+        try:
+            value = float(number)
+        except ValueError:
+            raise ConfigError(f"{where}: {number} is not a number; expected one like 2 or 0.5.") from None
+        if unit in ("", "%" if self.unit == "%" else ""):
+            return value
+        if self.unit == "bytes" and unit != "%":
+            return float(parse_size(number + unit, where))
+        if self.unit == "ns" and unit != "%":
+            return float(parse_time(number + unit, where))
+        raise ConfigError(f"{where}: {self.name} has no unit {unit}; expected a plain number"
+                          f"{' or %' if self.unit == '%' else ''}.")
 
 
 _SIMULATED = "simulated, on costs of which some are assumed"

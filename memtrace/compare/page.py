@@ -13,15 +13,16 @@ from ..report import style, tables
 from ..report.frames import RunFrames
 from ..report.page_parts import Drawn, document, drawn, figure, section, write_page
 from ..report.tables import esc
+from .conclusions import VERDICTS, best_of, findings, margin
 from .figures import CHOICES, PANELS, draw_measure, draw_slab_memory
+from .grid import Grid
+from .labels import short_names
 from .measures import BY_NAME, slab_curve
 from .verdict import SHOWN, samples
 
 if TYPE_CHECKING:
     from .study import Study
 
-VERDICTS = {"exact": "exact", "significant": "significant", "none": "no difference",
-            "untested": "too few replications"}
 CELLS_SHOWN = 200
 
 
@@ -68,16 +69,13 @@ def _left_out(circumstances: list[str], choices: list[str], lines: int) -> str:
 
 def render(study: Study, figures: list[Drawn]) -> str:
     """The page's HTML."""
-    grid = study.grid
-    varied = grid.varied()
-    facts = "".join(
-        f"<dt>{esc(axis)}</dt><dd>{esc(', '.join('as recorded' if v is None else str(v) for v in grid.axes()[axis]))}"
-        "</dd>" for axis in (varied or ["trace"]))
-    said = "".join(f"<li>{esc(sentence)}</li>" for sentence in study.conclusions)
+    facts = "".join(f"<dt>{esc(what)}</dt><dd>{esc(values)}</dd>" for what, values in _facts(study.grid))
+    said = "".join(f"<li>{esc(sentence)}</li>" for sentence in findings(study.winner_list))
+    basis = "".join(f'<p class="under">{esc(sentence)}</p>' for sentence in study.basis)
     return document("memtrace: comparison", [
-        f"<header><h1>memtrace: comparison of {len(study.measures)} replays</h1>"
+        f"<header><h1>memtrace: comparison of {len(set(study.measures['key']))} replays</h1>"
         f'<dl class="facts">{facts}</dl></header>',
-        section("What follows", f"<ul>{said}</ul>"),
+        section("What follows", f"<ul>{said}</ul>{basis}"),
         section("Winners", winner_table(study)),
         *map(figure, figures),
         section("Replays", _cells(study)),
@@ -86,30 +84,45 @@ def render(study: Study, figures: list[Drawn]) -> str:
     ])
 
 
+def _facts(grid: Grid) -> list[tuple[str, str]]:
+    """What was varied, and where replays start."""
+    names = {"trace": short_names(grid.traces), "machine": short_names(filter(None, grid.machine))}
+    out = [(axis, ", ".join("as recorded" if value is None else names.get(axis, {}).get(value, str(value))
+                            for value in grid.axes()[axis])) for axis in grid.varied() or ["trace"]]
+    starts = short_names([*grid.starts.values(), *filter(None, [grid.common.get("start")])])
+    if grid.starts:
+        said = [f"{names['trace'][trace]} at the snapshot {starts[grid.starts[trace]]}" if trace in grid.starts else
+                f"{names['trace'][trace]} at a fresh boot" for trace in grid.traces]
+        out.append(("start", ", ".join(said)))
+    else:
+        out.append(("start", f"the snapshot {starts[grid.common['start']]}" if starts else "a fresh boot"))
+    return out
+
+
 def winner_table(study: Study) -> str:
     """The winners with their margins, as an HTML table."""
     rows = []
     for w in study.winner_list:
-        margin = f"{w.margin_pct:.1f} %" if w.margin_pct == w.margin_pct else "–"
         verdict = VERDICTS[w.verdict] + (f" (p = {w.p:.2g})" if w.p is not None else "")
-        clear = w.verdict in ("exact", "significant")
-        rows.append((w.circumstance, w.measure.title, w.best if clear else "–", w.measure.show(w.value), w.second,
-                     w.measure.show(w.second_value), margin, verdict))
-    return tables.table(("circumstance", "measure", "winner", "best value", "second", "its value", "margin", "verdict"),
-                        rows, names=(2, 4), words=(0, 1, 7))
+        rows.append((w.circumstance, w.measure.title, best_of(w) or "–", w.measure.show(w.value), w.second,
+                     w.measure.show(w.second_value), margin(w), verdict))
+    return tables.table(("circumstance", "measure", "winner", "best value", "next best", "its value", "margin",
+                         "verdict"), rows, names=(2, 4), words=(0, 1, 7))
 
 
 def _cells(study: Study) -> str:
-    frame = study.measures
+    # Cells that are one replay stand in one line.
+    frame = study.measures.drop_duplicates(["circumstance", "choice", "key", "seed"])
     shown = [name for name in SHOWN if frame[name].notna().any()]
-    rows = [(int(row["cell"]), str(row["circumstance"]), str(row["choice"]), int(row["seed"]),
+    seeds = ["seed"] if frame["random"].any() else []
+    rows = [(int(row["cell"]), str(row["circumstance"]), str(row["choice"]), *(int(row[name]) for name in seeds),
              *(BY_NAME[name].show(row[name]) for name in shown), str(row["key"]))
             for row in frame.head(CELLS_SHOWN).to_dict("records")]
     left = len(frame) - len(rows)
     more = f'<p class="under">{left:,} more in dataset/measures.parquet.</p>' if left else ""
     titles = (BY_NAME[name].title.lower() for name in shown)
-    return tables.table(("cell", "circumstance", "choice", "seed", *titles, "folder"), rows,
-                        names=(1, 2, 4 + len(shown))) + more
+    return tables.table(("cell", "circumstance", "choice", *seeds, *titles, "folder"), rows,
+                        names=(1, 2, 3 + len(seeds) + len(shown))) + more
 
 
 def _refused(study: Study) -> str:

@@ -19,13 +19,16 @@ from ..progress import Told, silent, told
 from ..report.wording import for_notebook
 from .cells import Done, Namer, source_digest
 from .cluster import run_cells_on
+from .conclusions import basis, findings
 from .dataset import MEASURES_TABLE, write_dataset, write_measures
+from .effect import parse_least
 from .folder import CELLS, DATASET, STUDY, STUDY_FORMAT, alone, claim, replace_json, unfinished
 from .grid import Cell, Grid, read_study
+from .labels import Labels
 from .measures import MEASURES
 from .places import Remote, is_remote, local
 from .pool import run_cells
-from .verdict import LEAST_EFFECT_PCT, Winner, labels, roles, sentences, winners
+from .verdict import Winner, winners
 
 if TYPE_CHECKING:
     from ..report.result import Run
@@ -67,26 +70,31 @@ class Study:
     >>> study.measures  # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, grid: Grid, cells: pd.DataFrame, refused: Sequence[Refused], ran: int,
-                 least_effect_pct: float) -> None:
+    def __init__(self, path: Path, grid: Grid, cells: pd.DataFrame, refused: Sequence[Refused], ran: int) -> None:
         self.path, self.grid, self.refused, self.ran = path, grid, list(refused), ran
         self.url = ""
         self.measures = cells
         """One row a cell: cell, key, its axes, circumstance, choice, seed, random, and every measure."""
-        self.least_effect_pct = least_effect_pct
-        self.winner_list: list[Winner] = winners(cells, grid, least_effect_pct)
+        self.least = parse_least(grid.least)
+        self.winner_list: list[Winner] = winners(cells, grid, self.least)
 
     @property
     def winners(self) -> pd.DataFrame:
-        """The table of winners: circumstance, measure, best, second, their values, margin_pct, p, verdict."""
-        columns = ["circumstance", "measure", "best", "second", "value", "second_value", "margin_pct", "p", "verdict"]
-        return pd.DataFrame([[w.circumstance, w.measure.name, w.best, w.second, w.value, w.second_value, w.margin_pct,
-                              w.p, w.verdict] for w in self.winner_list], columns=columns)
+        """The table of winners: circumstance, measure, best, also, second, their values, margin_pct, p, verdict."""
+        columns = ["circumstance", "measure", "best", "also", "second", "value", "second_value", "margin_pct", "p",
+                   "verdict"]
+        return pd.DataFrame([[w.circumstance, w.measure.name, w.best, list(w.also), w.second, w.value, w.second_value,
+                              w.margin_pct, w.p, w.verdict] for w in self.winner_list], columns=columns)
 
     @property
     def conclusions(self) -> list[str]:
         """What follows, in plain sentences."""
-        return sentences(self.winner_list, self.measures, self.grid, self.least_effect_pct)
+        return [*findings(self.winner_list), *self.basis]
+
+    @property
+    def basis(self) -> list[str]:
+        """What the conclusions rest on; they end with it."""
+        return basis(self.measures, self.grid, self.least)
 
     def table(self, name: str) -> pd.DataFrame:
         """One table of docs/metrics.md over all cells, the cell's number and axes in front."""
@@ -135,7 +143,7 @@ def compare(
     cpus: int | Sequence[int] | None = None,
     memory: str | Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
-    start: str | Path | None = None,
+    start: str | Path | Mapping[str | Path, str | Path] | None = None,
     timing: str = "recorded",
     speed: float = 1.0,
     window: str | None = None,
@@ -143,6 +151,7 @@ def compare(
     sample: str | None = None,
     replications: int = 5,
     pool_traces: bool = False,
+    least: Sequence[str] = (),
     jobs: int = 1,
     cluster: str | None = None,
     out: str | Path | None = None,
@@ -159,6 +168,10 @@ def compare(
         One trace or several; or a study file (``.toml``), which then says all but ``jobs``, ``out`` and ``force``.
     settings
         By ``component.name`` one value or a list, as ``--set``.
+    start
+        A snapshot that all traces start at, or by trace its own; traces not named start at a fresh boot.
+    least
+        Smallest differences that count: ``2%`` for all measures, ``peak_slab_bytes=64K`` for one.
     replications
         Seeds of cells that leave something to chance (``slub.freelist_random``); other cells run once.
     pool_traces
@@ -184,13 +197,16 @@ def compare(
     if len(paths) == 1 and str(paths[0]).endswith(".toml"):
         grid = read_study(paths[0])
     else:
-        given = {"start": None if start is None else str(start), "timing": timing, "speed": speed, "window": window,
+        starts = {str(trace): str(place) for trace, place in start.items()} if isinstance(start, Mapping) else {}
+        common = None if start is None or isinstance(start, Mapping) else str(start)
+        given = {"start": common, "timing": timing, "speed": speed, "window": window,
                  "gfp_bits": gfp_bits, "sample": sample}
         usual = {"start": None, "timing": "recorded", "speed": 1.0, "window": None, "gfp_bits": "6.1", "sample": None}
         grid = Grid(
             tuple(map(str, paths)), _many(allocator), _many(kernel), _many(machine), _many(cpus), _many(memory),
             {key: tuple(map(_setting, _many(value))) for key, value in (settings or {}).items()},
-            replications, pool_traces, {key: value for key, value in given.items() if value != usual[key]},
+            replications, pool_traces, {key: value for key, value in given.items() if value != usual[key]}, starts,
+            tuple(least),
         )  # fmt: skip
     place = out if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "study"
     with told(progress, "cells") as telling:
@@ -198,14 +214,12 @@ def compare(
 
 
 def run_study(grid: Grid, out: str | Path, *, jobs: int = 1, cluster: str | None = None, force: bool = False,
-              report: bool = True, progress: Told | None = None, least_effect_pct: float = LEAST_EFFECT_PCT
-              ) -> Study:
+              report: bool = True, progress: Told | None = None) -> Study:
     """Run what is missing of a grid's cells, then write dataset, study.json and report; see ``compare``."""
     if is_remote(out):
-        return _run_remote(grid, str(out), jobs=jobs, cluster=cluster, force=force, report=report, progress=progress,
-                           least_effect_pct=least_effect_pct)
+        return _run_remote(grid, str(out), jobs=jobs, cluster=cluster, force=force, report=report, progress=progress)
     folder = Path(str(out).removeprefix("file://"))
-    return _run(grid, folder, str(folder / CELLS), jobs, cluster, force, report, progress, least_effect_pct)
+    return _run(grid, folder, str(folder / CELLS), jobs, cluster, force, report, progress)
 
 
 def _run_remote(grid: Grid, url: str, **how: Any) -> Study:
@@ -219,7 +233,7 @@ def _run_remote(grid: Grid, url: str, **how: Any) -> Study:
     claim(mirror, grid, how["force"])
     remote.put({STUDY: mirror / STUDY})
     study = _run(grid, mirror, f"{remote.url}/{CELLS}", how["jobs"], how["cluster"], how["force"], how["report"],
-                 how["progress"], how["least_effect_pct"])
+                 how["progress"])
     files = {path.relative_to(mirror).as_posix(): path for path in sorted(mirror.rglob("*")) if path.is_file()}
     remote.put({name: path for name, path in files.items() if not name.startswith(f"{CELLS}/") and name != STUDY})
     remote.put({STUDY: mirror / STUDY})
@@ -228,17 +242,17 @@ def _run_remote(grid: Grid, url: str, **how: Any) -> Study:
 
 
 def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, force: bool, report: bool,
-         progress: Told | None, least_effect_pct: float) -> Study:
+         progress: Told | None) -> Study:
     """Run a study whose cells are at ``place``; all else is written to ``folder``."""
     if jobs < 1:
         raise ConfigError(f"-j {jobs}: expected one process at least.")
+    parse_least(grid.least)  # what is wrong there is said before anything is run
     compiled.check()
     namer = Namer()
     work = [(cell, namer.key(cell)) for cell in grid.cells()]
     with alone(folder):
         claim(folder, grid, force)
-        study = Study(folder, grid, *_results(grid, work, folder, place, jobs, cluster, progress or silent),
-                      least_effect_pct)
+        study = Study(folder, grid, *_results(grid, work, folder, place, jobs, cluster, progress or silent))
         unfinished(folder)
         write_results(study, jobs, report)
     return study
@@ -286,10 +300,10 @@ def measure_frame(grid: Grid, work: Sequence[tuple[Cell, str]], done: Mapping[st
              **done[key].measures} for number, (cell, key) in enumerate(work) if done[key].measures]
     axes = list(grid.axes())
     frame = pd.DataFrame(rows, columns=["cell", "key", *axes, "seed", "random", *(m.name for m in MEASURES)])
-    circumstances, choices = roles(grid)
-    frame.insert(2, "circumstance", labels(frame, circumstances, "the pooled traces" if grid.pool_traces else
-                                           labels(frame.head(1), ["trace"], "")[0]))
-    frame.insert(3, "choice", labels(frame, choices, "the only choice"))
+    by_number = {number: cell for number, (cell, _) in enumerate(work)}
+    names = Labels(grid)
+    frame.insert(2, "circumstance", [names.circumstance(by_number[number]) for number in frame["cell"]])
+    frame.insert(3, "choice", [names.choice(by_number[number]) for number in frame["cell"]])
     return frame
 
 

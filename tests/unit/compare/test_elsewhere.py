@@ -20,7 +20,7 @@ pytest.importorskip("s3fs", reason="needs the extra cluster")
 # What these services' libraries warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-GRID = {"allocator": ["slub", "slab", "slob"], "settings": {"slub.cpu_partial": ("0", "30")}}
+GRID = {"allocator": ["slub", "slab", "slob"], "settings": {"pcp.batch": ("1", "31")}}
 
 
 def results(study: Study) -> dict[str, str]:

@@ -18,13 +18,14 @@ import pandas as pd
 import pytest
 
 from memtrace.compare.cells import Namer
-from memtrace.compare.grid import Cell, Grid, read_study
+from memtrace.compare.grid import Cell, Grid, read_study, split_starts
+from memtrace.compare.labels import roles
 from memtrace.compare.study import compare, run_study
-from memtrace.compare.verdict import labels, roles
 from memtrace.errors import ConfigError, MetricsError
 from memtrace.metrics.run_folder import hold
+from memtrace.run import replay
 
-SETTINGS = {"slub.cpu_partial": ("0", "30")}
+SETTINGS = {"pcp.batch": ("1", "31")}
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -64,7 +65,7 @@ def stopped_by(sign: str, trace: str, folder: Path) -> subprocess.CompletedProce
         f"def progress(doing, done, total):\n    if done == 3: os.killpg(0, signal.{sign})\n"
         "if __name__ == '__main__':\n"
         "    study.compare(sys.argv[1], allocator=['slub', 'slab', 'slob'], jobs=2, out=sys.argv[2],\n"
-        "                  settings={'slub.cpu_partial': ('0', '30')}, progress=progress)\n"
+        "                  settings={'pcp.batch': ('1', '31')}, progress=progress)\n"
     )
     return subprocess.run([sys.executable, script, trace, str(folder)], capture_output=True, start_new_session=True,
                           text=True)
@@ -76,7 +77,7 @@ def test_killed_with_all_its_processes_it_goes_on_where_it_was(serial: Path, tra
     there = {cell: os.stat(cell) for cell in (folder / "cells").glob("[!.]*")}
     assert 3 <= len(there) <= 5 and not (folder / "dataset").exists()
     command = [sys.executable, "-m", "memtrace", "compare", trace, "--allocator", "slub,slab,slob",
-               "--set", "slub.cpu_partial=0,30", "-o", str(folder), "-j", "2"]
+               "--set", "pcp.batch=1,31", "-o", str(folder), "-j", "2"]
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith(f"6 replays: {6 - len(there)} run now, {len(there)} were there, 0 refused")
@@ -175,7 +176,7 @@ def test_the_dataset_holds_every_row_of_every_cell(serial: Path, trace: str) -> 
             assert len(mine) == len(own)
             for column in own.columns.difference(["bucket_ns", "bucket_count"]):
                 assert mine[column].astype(object).equals(own[column].astype(object)) or own[column].isna().any()
-    assert set(study.table("caches")["slub.cpu_partial"]) == {"0", "30"}
+    assert set(study.table("caches")["pcp.batch"]) == {"1", "31"}
 
 
 def test_a_cells_name_follows_content_and_nothing_else(trace: str, tmp_path: Path) -> None:
@@ -196,22 +197,23 @@ def test_chance_is_replicated_and_what_has_none_is_not(trace: str, tmp_path: Pat
                     report=False)
     assert study.measures["random"].tolist() == [True, True, True, False]
     assert study.measures["seed"].tolist() == [0, 1, 2, 0]
-    assert set(study.winners["verdict"]) <= {"none", "significant", "untested"}
-    assert "3 seeds" in study.conclusions[-1]
+    assert set(study.winners["verdict"]) <= {"none", "small", "significant", "untested"}
+    assert "3 seeds" in " ".join(study.basis)
 
 
-def test_equal_choices_have_no_winner(trace: str, tmp_path: Path) -> None:
-    # SLOB does not read SLUB's settings, so both cells are the same replay.
-    study = compare(trace, allocator="slob", settings=SETTINGS, out=tmp_path / "study", report=False)
-    assert set(study.winners["verdict"]) == {"none"}
-    assert "is best" not in " ".join(study.conclusions)
-
-
-def test_equal_choices_share_a_place(trace: str, tmp_path: Path) -> None:
-    study = compare(trace, allocator=["slub", "slob"], settings=SETTINGS, out=tmp_path / "study", report=False)
-    slab = study.winners.set_index("measure").loc["peak_slab_bytes"]
-    assert slab["best"] == "slob, cpu_partial=0 (and 1 with equal values)"
-    assert slab["second"].startswith("slub") and slab["verdict"] == "exact"
+def test_a_setting_that_an_allocator_does_not_look_at_is_no_other_replay(trace: str, tmp_path: Path) -> None:
+    settings = {"slub.cpu_partial": ("0", "30")}
+    study = compare(trace, allocator=["slub", "slob"], settings=settings, out=tmp_path / "study", report=False)
+    assert study.ran == 3 and study.measures["key"].nunique() == 3
+    assert study.measures["choice"].tolist() == ["slub cpu_partial=0", "slub cpu_partial=30", "slob", "slob"]
+    assert study.measures["slub.cpu_partial"].tolist() == ["0", "30", "0", "30"]
+    # What it says is true: the replay is the same with the setting.
+    runs = [replay(trace, allocator="slob", settings=[f"slub.cpu_partial={value}"], out=tmp_path / value, report=False)
+            for value in settings["slub.cpu_partial"]]
+    for table in ("caches", "latency", "zones"):
+        pd.testing.assert_frame_equal(runs[0].table(table), runs[1].table(table))
+    only = compare(trace, allocator="slob", settings=settings, out=tmp_path / "only", report=False)
+    assert only.ran == 1 and only.winners.empty and "nothing to compare" in only.conclusions[0]
 
 
 def test_a_combination_that_no_kernel_had_is_left_out_and_named(trace: str, tmp_path: Path) -> None:
@@ -251,13 +253,36 @@ def test_a_study_file_says_the_same_as_options(serial: Path, trace: str, tmp_pat
     place = tmp_path / "study.toml"
     shutil.copy(trace, tmp_path / "hello.csv")
     place.write_text('traces = "hello.csv"\nallocator = ["slub", "slab", "slob"]\n'
-                     '[set]\n"slub.cpu_partial" = [0, 30]\n')
+                     '[set]\n"pcp.batch" = [1, 31]\n')
     grid = read_study(place)
     assert [Namer().key(cell) for cell in grid.cells()] == [
         Namer().key(cell) for cell in Grid((trace,), ("slub", "slab", "slob"), settings=SETTINGS).cells()]
     place.write_text("traces = 'hello.csv'\nalocator = 'slub'\n")
     with pytest.raises(ConfigError, match='unknown key "alocator"'):
         read_study(place)
+
+
+def test_each_trace_may_have_a_start_of_its_own(bundled: Path, tmp_path: Path) -> None:
+    traces, start = [str(bundled / "build-and-serve-6.18.parquet"), str(bundled / "hello.csv")], tmp_path / "start"
+    snapshot = str(bundled / "build-and-serve-6.18/start")
+    assert split_starts([f"build-and-serve-6.18.parquet={snapshot}"], traces) == (None, {traces[0]: snapshot})
+    assert split_starts([snapshot], traces) == (snapshot, {})
+    with pytest.raises(ConfigError, match="is none of them"):
+        split_starts([snapshot, "hallo.csv=x"], traces)
+    with pytest.raises(ConfigError, match="two starts"):
+        split_starts(["hello.csv=a", f"{traces[1]}=b"], traces)
+    grid = Grid(tuple(traces), starts={traces[0]: snapshot})
+    assert [cell.arguments().get("start") for cell in grid.cells()] == [snapshot, None]
+    place = tmp_path / "study.toml"
+    place.write_text(f"traces = {traces!r}\n[start]\n{traces[0]!r} = {snapshot!r}\n")
+    assert [Namer().key(cell) for cell in read_study(place).cells()] == [Namer().key(cell) for cell in grid.cells()]
+    with pytest.raises(ConfigError, match="not a trace of this study"):
+        Grid((traces[1],), starts={traces[0]: str(start)})
+    study = compare(traces, allocator=["slub", "slob"], start={traces[0]: snapshot}, window="0s,0.01s",
+                    out=tmp_path / "study")
+    sentences = [study.run(int(cell)).manifest["start"] for cell in study.measures["cell"]]
+    assert "snapshot" in sentences[0] and sentences[0] != sentences[2]
+    assert "hello.csv at a fresh boot" in (tmp_path / "study/report.html").read_text()
 
 
 def test_traces_and_machines_are_circumstances_unless_nothing_else_is_varied(trace: str) -> None:
@@ -271,7 +296,7 @@ def test_pooled_traces_are_each_others_replications(bundled: Path, trace: str, t
     second.write_text((bundled / "hello.csv").read_text().replace("kmalloc,", "kmalloc,", 1))
     study = run_study(Grid((trace, str(second)), ("slub", "slob"), pool_traces=True), tmp_path / "study", report=False)
     assert set(study.measures["circumstance"]) == {"the pooled traces"}
-    assert "recordings of one workload" in study.conclusions[-1]
+    assert "recordings of one workload" in study.basis[0]
     assert not (study.winners["verdict"] == "exact").any()
 
 
@@ -319,16 +344,7 @@ def test_traces_of_one_name_are_not_taken_for_one(tmp_path: Path, trace: str) ->
         place.write_text("".join(rows), encoding="utf-8")
     study = compare(places, allocator=["slub", "slob"], out=tmp_path / "study", report=False)
     assert list(dict.fromkeys(study.measures["circumstance"])) == ["a/t.csv", "b/t.csv"]
-    assert [sentence.partition(":")[0] for sentence in study.conclusions[:2]] == ["On a/t.csv", "On b/t.csv"]
-
-
-def test_labels_tell_apart_what_differs() -> None:
-    long = [f"x/{'y' * 90}{i}{'z' * 90}.csv" for i in range(3)]
-    frame = pd.DataFrame({"trace": ["a/t.csv", "c/b/t.csv", "s3://d/b/t.csv"],
-                          "machine": ["m/\x1b[2J.toml", None, "p"]})
-    assert labels(frame, ["trace"], "").tolist() == ["a/t.csv", "c/b/t.csv", "d/b/t.csv"]
-    assert labels(frame, ["machine"], "").tolist() == ["\\u001b[2J.toml", "machine as recorded", "p"]
-    assert len(set(labels(pd.DataFrame({"trace": long}), ["trace"], ""))) == 3
+    assert {"a/t.csv", "b/t.csv"} == set(study.winners["circumstance"])
 
 
 def test_measures_are_those_of_the_tables(serial: Path, trace: str) -> None:
