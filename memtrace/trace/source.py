@@ -176,7 +176,7 @@ def open_trace(
             status = os.fstat(file.fileno())
             again = stat.S_ISREG(status.st_mode)  # else a pipe, such as <(zcat …): read once, like standard input
             size = status.st_size if again else 0
-        source = _Input(file, size, progress)
+        source = _Input(file, size, progress, hashed=not again)
         head = source.peek(HEAD_BYTES)
         if again and head.startswith(_PARQUET):
             return _finish(shown, "parquet", ParquetTrace(path, TraceVocab(), columns), Problems(), None, "")
@@ -209,8 +209,8 @@ def _spooled(
             _read_perf_data(PerfData(file, shown, TraceVocab(), symbols, name_sites), target, problems, source.progress)
         else:
             format = _parse(shown, stream, target, problems)
-        digest = "" if again else source.hexdigest()
-        return _finish(shown, format, ParquetTrace(target, TraceVocab(), columns, shown), problems, spool, digest)
+        trace = ParquetTrace(target, TraceVocab(), columns, shown)
+        return _finish(shown, format, trace, problems, spool, source.hexdigest())
     except BaseException:
         spool.cleanup()
         raise
@@ -365,13 +365,13 @@ class _Head:
 
 
 class _Input(io.RawIOBase):
-    """The raw bytes that come in, counted for the progress bar and hashed on their way."""
+    """The raw bytes that come in, counted for the progress bar and, where they come only once, hashed on their way."""
 
-    def __init__(self, file: BinaryIO, size: int, progress: Progress | None) -> None:
+    def __init__(self, file: BinaryIO, size: int, progress: Progress | None, hashed: bool) -> None:
         self._file = file
         self._size = size
         self.progress = progress
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if hashed else None
         self._done = 0
         self._ahead = b""
 
@@ -385,7 +385,8 @@ class _Input(io.RawIOBase):
         data, self._ahead = self._ahead[:wanted], self._ahead[wanted:]
         if not data:
             data = self._file.read(wanted)
-        self._hash.update(data)
+        if self._hash is not None:
+            self._hash.update(data)
         self._done += len(data)
         if self.progress is not None:
             self.progress(self._done, self._size)
@@ -395,4 +396,5 @@ class _Input(io.RawIOBase):
         return True
 
     def hexdigest(self) -> str:
-        return self._hash.hexdigest()
+        """SHA-256 of what came in; "" of a file, which can be read again for it."""
+        return self._hash.hexdigest() if self._hash is not None else ""
