@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memtrace.errors import TraceError
 
+from .anonymize import Anonymiser
 from .csv import CsvTraceWriter
 from .parquet import ParquetTraceWriter
 from .source import TraceReader
@@ -14,7 +15,10 @@ from .source import TraceReader
 SUFFIXES = (".parquet", ".csv")
 
 
-def convert(reader: TraceReader, out: str | Path, progress: Callable[[int, int], None] | None = None) -> int:
+def convert(
+    reader: TraceReader, out: str | Path, progress: Callable[[int, int], None] | None = None,
+    anonymiser: Anonymiser | None = None,
+) -> int:  # fmt: skip
     """
     Writes all rows of a trace to a new file; nothing is left behind when it fails.
 
@@ -26,6 +30,8 @@ def convert(reader: TraceReader, out: str | Path, progress: Callable[[int, int],
         The file; its name ends in one of SUFFIXES.
     progress
         Called with (rows written, rows in all).
+    anonymiser
+        Of this reader; its rows are written instead.
 
     Returns
     -------
@@ -38,14 +44,17 @@ def convert(reader: TraceReader, out: str | Path, progress: Callable[[int, int],
     """
     check_target(reader.path, out)
     path = Path(out)
+    vocab = anonymiser.vocab if anonymiser is not None else reader.vocab
     writer: ParquetTraceWriter | CsvTraceWriter
     if path.suffix == ".parquet":
-        writer = ParquetTraceWriter(path, reader.vocab, columns=reader.columns())
+        writer = ParquetTraceWriter(path, vocab, columns=reader.columns())
     else:
-        writer = CsvTraceWriter(path, reader.vocab, reader.columns())
+        writer = CsvTraceWriter(path, vocab, reader.columns())
     rows = 0
     try:
         for chunk, text in reader.chunks_with_text():
+            if anonymiser is not None:
+                chunk, text = anonymiser.map(chunk, text)
             writer.write(chunk, text)
             rows += len(chunk)
             if progress is not None:
