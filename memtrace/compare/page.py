@@ -100,14 +100,16 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
 
 
 def winner_table(study: Study) -> str:
-    """The winners with their margins, as an HTML table."""
-    rows = []
+    """The winners with their margins, as HTML: a table for each circumstance."""
+    titles = ("measure", "winner", "best value", "next best", "its value", "margin", "verdict")
+    rows: dict[str, list[tuple[object, ...]]] = {}
     for w in study.winner_list:
         verdict = VERDICTS[w.verdict] + (f" (p = {w.p:.2g})" if w.p is not None else "")
-        rows.append((w.circumstance, w.measure.title, best_of(w) or "–", w.measure.show(w.value), w.second,
-                     w.measure.show(w.second_value), margin(w), verdict))
-    return tables.table(("circumstance", "measure", "winner", "best value", "next best", "its value", "margin",
-                         "verdict"), rows, names=(2, 4), words=(0, 1, 7))
+        rows.setdefault(w.circumstance, []).append((
+            w.measure.title, best_of(w) or "–", w.measure.show(w.value), w.second, w.measure.show(w.second_value),
+            margin(w), verdict))
+    return "".join(f"<h3>{esc(where)}</h3>{tables.table(titles, found, names=(1, 3), words=(0, 6))}"
+                   for where, found in rows.items())
 
 
 def _cells(study: Study) -> str:

@@ -90,6 +90,7 @@ body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-a
 main{max-width:1040px;margin:0 auto;padding:20px 16px 48px}
 h1{font-size:1.5rem;line-height:1.25;margin:.4em 0 .5em;overflow-wrap:anywhere}
 h2{font-size:1.1rem;margin:0 0 .6em;break-after:avoid}
+h3{font-size:.95rem;margin:1em 0 .3em;overflow-wrap:anywhere;break-after:avoid}h2+h3{margin-top:0}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:16px 20px;margin:0 0 18px}
 header{margin-bottom:18px}
 dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:0}
