@@ -8,6 +8,8 @@ import sys
 import click
 
 DEFAULT_KERNEL = "6.1"
+LEGEND = ("wrong: decisions that the model made otherwise or, of counts, the sum of all absolute differences; "
+          "equal: 1 - wrong / compared.")  # fmt: skip
 
 
 @click.command("validate")
@@ -34,9 +36,6 @@ def command(
     recorded outcome is put in its place, so that each decision is judged by itself; this needs an exact dump to start
     from, which only an instrumented kernel writes. Free-running: an ordinary replay, whose counts are compared at each
     snapshot; what `memtrace record` wrote is judged so.
-
-    In the table, "compared" is how many decisions, slabs, pages … the kernel had; "wrong" how many of them the model
-    decided otherwise or, of counts, the sum of all absolute differences; "equal" is one minus their quotient.
 
     \b
     memtrace validate build.parquet
@@ -66,7 +65,7 @@ def command(
     if as_json:
         click.echo(json.dumps(table.as_dict(), indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join(table.text()))
+        click.echo("\n".join([*table.text(), "", LEGEND]))
     if out is not None:
         click.echo(f"written to {out}", err=True)
     if notice := compiled.notice():

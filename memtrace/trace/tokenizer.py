@@ -96,7 +96,6 @@ _EXPLAINED = re.compile(
     rb"\s*(cpus=\d+|CPU \d+ is empty|version = .*|trace-cmd .*|\[ perf .*|[0-9a-f]{5,16} .*\(.*\)"
     rb"|.*\bPERF_RECORD_\w+\b.*)"
 )
-_NAMES_A_TASK = re.compile(rb"comm=|pid=")
 
 
 @cython.cclass
@@ -465,7 +464,7 @@ class TextTokenizer(LinePrefix):
         text = bytes(self.buf[start:end])
         if kind == EV_MARKER:
             self.rows.set_text(text.removeprefix(b"tracing_mark_write: "))
-        elif _NAMES_A_TASK.search(text) is None:
+        elif b"comm=" not in text and b"pid=" not in text:
             self.rows.set_text(text)
         return 0
 
