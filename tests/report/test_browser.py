@@ -34,9 +34,9 @@ NAMES = (
     "<img src=http://example.com/x onerror=alert(1)>",
 )
 PLAIN = {
-    "html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "h1", "h2", "h3", "dl",
-    "dt", "dd", "div", "figure", "figcaption", "table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "span", "bdi",
-    "b", "br", "code",
+    "html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "h1", "h2", "h3",
+    "dl", "dt", "dd", "div", "figure", "figcaption", "table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li",
+    "span", "bdi", "b", "br", "code",
     "svg", "g", "defs", "path", "rect", "use", "clippath", "image", "pattern", "lineargradient",
 }
 """Elements that our pages are made of."""
