@@ -418,8 +418,10 @@ class PlainPages:
         """10.6, rule 3; at least what the nearest zone lacks."""
         highest = 0 if "DMA" in flags else 1 if "DMA32" in flags else 3 if {"MOVABLE", "HIGHMEM"} <= flags else 2
         taken = 0
+        for zone in self.walk(flags, node):
+            zone.boost = 0
         for first in self.walk(flags, node)[:1]:
-            least = first.marks["min"] + first.boost + first.reserve[highest] + first.reserved
+            least = first.marks["min"] + first.reserve[highest] + first.reserved
             want = max(32, least + (1 << order) - first.free())
         for zone in self.walk(flags, node):
             while taken < want and self.cache[zone.start]:

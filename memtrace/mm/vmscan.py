@@ -217,7 +217,8 @@ class Reclaim(Watermarks):
 
         Kernel: try_to_free_pages() (MODEL 10.3, 10.6 rule 3)
         Departs: no throttling; zones give in the order of the zonelist. The kernel takes 32 pages, while
-        kswapd works beside it; the model's kswapd may be leaving that to the trace
+        kswapd works beside it; the model's kswapd may be leaving that to the trace. Boosts, which kswapd's
+        run would end, end here
         """
         zone: Zone
         want: cython.longlong = 0
@@ -228,8 +229,10 @@ class Reclaim(Watermarks):
         for zone in zonelist:
             if zone.zone_idx > highest:
                 continue
+            # Nobody else acts while a request is decided: kswapd would end boosts, and the request come to an end then.
+            zone.boost = 0
             if want == 0:
-                mark = zone.watermark_min + zone.boost + zone.lowmem_reserve[highest] + zone.nr_reserved_highatomic
+                mark = zone.watermark_min + zone.lowmem_reserve[highest] + zone.nr_reserved_highatomic
                 want = max(SWAP_CLUSTER_MAX, mark + (1 << order) - zone.free_pages)
             if done < want:
                 done += self.shrink_zone(zone, want - done, cpu)

@@ -24,6 +24,7 @@ from memtrace.trace.requests import (
     RQ_CACHE_SHRINK,
     RQ_CPU_OFFLINE,
     RQ_CPU_ONLINE,
+    RQ_DRAIN_ALL,
     RQ_KMALLOC,
     RQ_KSWAPD_BEGIN,
     RQ_KSWAPD_END,
@@ -40,7 +41,7 @@ NOBODY = -1
 
 def gather(chunks: Iterable[Requests]) -> tuple[Requests, dict[str, int]]:
     """
-    All requests of a trace as one chunk, CPU hotplug and the recorded kswapd's runs left out.
+    All requests of a trace as one chunk, without CPU hotplug and what the recorded reclaim did.
 
     The columns are copied: playing closed changes times and handles.
 
@@ -55,7 +56,7 @@ def gather(chunks: Iterable[Requests]) -> tuple[Requests, dict[str, int]]:
     }
     plugged = np.isin(columns["op"], (RQ_CPU_OFFLINE, RQ_CPU_ONLINE))
     runs = columns["op"] == RQ_KSWAPD_BEGIN
-    kept = ~(plugged | runs | (columns["op"] == RQ_KSWAPD_END))
+    kept = ~(plugged | runs | np.isin(columns["op"], (RQ_KSWAPD_END, RQ_DRAIN_ALL)))
     left_out = {"cpu_event_left_out": int(plugged.sum()), "kswapd_run_left_out": int(runs.sum())}
     return Requests(**{name: column[kept] for name, column in columns.items()}), left_out
 

@@ -39,6 +39,7 @@ from memtrace.trace.requests import (
     RQ_CACHE_SHRINK,
     RQ_CPU_OFFLINE,
     RQ_CPU_ONLINE,
+    RQ_DRAIN_ALL,
     RQ_KFREE,
     RQ_KFREE_NULL,
     RQ_KMALLOC,
@@ -213,6 +214,9 @@ class Dispatcher(Holdings):
             self.cache_give_back(i, op)
         elif op in (RQ_KSWAPD_BEGIN, RQ_KSWAPD_END) and self.node[i] >= 0:
             self.pages.kswapd_follow(self.node[i], op == RQ_KSWAPD_BEGIN)
+        elif op == RQ_DRAIN_ALL:
+            self.pages.drain_all_pages()
+            it.reset()  # the request that did it comes later, at its own row; its drain takes no time here
         if self.pages.journalled:
             self.follow_pages()
         if self.pages.events:

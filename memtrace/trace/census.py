@@ -24,6 +24,7 @@ from .causes import (
 )
 from .census_core import CensusScan
 from .columns import Columns
+from .drain_all import DrainsOfAll
 from .kswapd_runs import KswapdRuns
 from .naming import (
     MIXED_PAGES_SHARE,
@@ -75,7 +76,7 @@ def take_census(
     columns = Columns()
     scan = CensusScan(columns, direct_map.base)
     census = Census(first_row=start_row, direct_map_base=direct_map.base, base_support=direct_map.support)
-    kswapd = KswapdRuns(reader.vocab.event)
+    kswapd, drains = KswapdRuns(reader.vocab.event), DrainsOfAll(reader.vocab.event)
     events = np.zeros(0, np.int64)
     first_ts = last_ts = 0
     for chunk in chunks_from(reader, start_row):
@@ -86,6 +87,7 @@ def take_census(
         scan.untraced.reserve(len(reader.vocab.name), len(reader.vocab.call_site))
         scan.scan()
         kswapd.feed(chunk, partial(_text_of, chunk, reader.vocab))
+        drains.feed(chunk)
         seen = np.bincount(chunk.event_name + 1, minlength=len(events))
         seen[: len(events)] += events
         events = seen
@@ -97,6 +99,7 @@ def take_census(
             progress(census.rows)
     scan.finish()
     census.kswapd = kswapd.finish()
+    census.drain_all = drains.finish()
     census.span_ns = last_ts - first_ts
     census.end_ns = last_ts
     census.events = {

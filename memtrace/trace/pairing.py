@@ -14,7 +14,7 @@ from .causes import CAUSE_NAMES
 from .columns import Columns
 from .pairing_core import Pairer
 from .reading import CHUNK_ROWS, TraceReader, chunks_from
-from .requests import REQUEST_COLUMNS, RQ_KSWAPD_BEGIN, RQ_KSWAPD_END, Census, Requests
+from .requests import REQUEST_COLUMNS, RQ_DRAIN_ALL, RQ_KSWAPD_BEGIN, RQ_KSWAPD_END, Census, Requests
 from .schema import EventChunk
 
 
@@ -59,7 +59,11 @@ class RequestStream:
         self._start_row = start_row
         self._rows_per_chunk = rows_per_chunk
         self._fold = fold
-        self._kswapd = sorted((row - (not begins), row, node, begins) for row, node, begins in census.kswapd)
+        self._reclaim = sorted(
+            [(row - (not begins), row, node, RQ_KSWAPD_BEGIN if begins else RQ_KSWAPD_END)
+             for row, node, begins in census.kswapd] + [(row, row, -1, RQ_DRAIN_ALL) for row in census.drain_all]
+        )  # fmt: skip
+        """(row that it stands at, row that it stands before, node, request) of what the kernel's reclaim did."""
         self.counts: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Requests]:
@@ -70,27 +74,26 @@ class RequestStream:
             columns.bind(chunk, self._reader.vocab)
             pairer.pair()
             self._check_bounds(pairer)
-            requests = self._with_kswapd(_requests(pairer), chunk)
+            requests = self._with_reclaim(_requests(pairer), chunk)
             if len(requests):
                 if self._fold is not None:
                     self._fold(requests, chunk)
                 yield requests
         self.counts = {name: int(n) for name, n in zip(CAUSE_NAMES, pairer.counts, strict=True) if n}
 
-    def _with_kswapd(self, requests: Requests, chunk: EventChunk) -> Requests:
-        """The runs of kswapd among the requests of a chunk; an end stands behind all requests of the run's last row."""
-        edges = self._kswapd
-        first = bisect_left(edges, (chunk.row0,))
-        edges = edges[first : bisect_left(edges, (chunk.row0 + len(chunk),))]
-        if not edges:
+    def _with_reclaim(self, requests: Requests, chunk: EventChunk) -> Requests:
+        """What reclaim did among the requests of a chunk; a run's end stands behind all requests of its last row."""
+        done = self._reclaim
+        first = bisect_left(done, (chunk.row0,))
+        done = done[first : bisect_left(done, (chunk.row0 + len(chunk),))]
+        if not done:
             return requests
-        at = np.searchsorted(requests.row, [before for _, before, _, _ in edges])
-        rows = np.array([row for row, _, _, _ in edges], np.int64)
+        at = np.searchsorted(requests.row, [before for _, before, _, _ in done])
+        rows = np.array([row for row, _, _, _ in done], np.int64)
         values: dict[str, Any] = {name: -1 for name, _ in REQUEST_COLUMNS}
         values.update(
             row=rows, ts_ns=chunk.ts_ns[rows - chunk.row0], cpu=chunk.cpu[rows - chunk.row0], flags=0, gfp=0, size=0,
-            offset=0, node=[node for _, _, node, _ in edges],
-            op=[RQ_KSWAPD_BEGIN if begins else RQ_KSWAPD_END for _, _, _, begins in edges],
+            offset=0, node=[node for _, _, node, _ in done], op=[op for _, _, _, op in done],
         )
         return Requests(**{name: np.insert(getattr(requests, name), at, values[name]) for name, _ in REQUEST_COLUMNS})
 

@@ -32,7 +32,8 @@ RQ_CPU_OFFLINE = 16  # size = the CPU
 RQ_CPU_ONLINE = 17
 RQ_KSWAPD_BEGIN = 18  # the recorded kswapd of node begins a run
 RQ_KSWAPD_END = 19
-NR_REQUESTS = 20
+RQ_DRAIN_ALL = 20  # a recorded request emptied all per-CPU page lists
+NR_REQUESTS = 21
 
 FLAG_LAST = 1  # last object of its bulk array on this CPU; of RQ_PAGE_FREE: the handle ends with it
 FLAG_MISSED = 2  # not in the trace: a free that must have happened (its pointer was handed out again)
@@ -153,6 +154,8 @@ class Census:
     """Sentences for the report: what this trace cannot tell."""
     kswapd: list[tuple[int, int, bool]] = field(default_factory=list)
     """(row, node, begins) of the recorded kswapds' runs, see kswapd_runs."""
+    drain_all: list[int] = field(default_factory=list)
+    """Rows at which a recorded request began to empty all per-CPU page lists, see drain_all."""
     plan: PairingPlan | None = None
     """What the second reading needs of the first; of no interest to others."""
 

@@ -32,7 +32,7 @@ def test_under_pressure_nothing_fails_that_did_not(tmp_path: Path) -> None:
     folder = recording("slub_press_256m")
     run = replay(folder / "trace.parquet", start=folder / "snapshots" / "start", out=tmp_path / "run", report=False)
     assert len(run.table("failures")) == 0
-    assert counted(run, "model_reclaimed") < 0.02 * 192_000
+    assert counted(run, "model_reclaimed") < 0.005 * 192_000  # measured: 96
     pcp = run.table("pcp")
     refills = int(pcp[pcp["t_ns"] == pcp["t_ns"].max()]["refills"].sum())
     assert abs(refills - 46_741) < 0.12 * 46_741

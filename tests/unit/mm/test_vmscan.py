@@ -206,6 +206,17 @@ def test_a_boosted_run_ends_when_the_boost_has_been_reclaimed() -> None:
     assert machine.pages.zones[0].boost == 0
 
 
+def test_direct_reclaim_does_not_take_back_a_boost() -> None:
+    """kswapd's run would end the boost while the request reclaims its 32 pages; the model decides in one go."""
+    machine = short(cache=500, left=20)
+    zone = machine.pages.zones[0]
+    zone.boost = 300
+    used = len(machine.frames.members(zone.lru0))
+    assert machine.page_alloc(0, GFP_KERNEL, -1, 0) >= 0
+    lacked = max(32, zone.watermark_min + 1 - 20)
+    assert (used - len(machine.frames.members(zone.lru0)), zone.boost) == (lacked, 0)
+
+
 def test_kswapd_gives_up_after_sixteen_runs_in_vain() -> None:
     machine = short(cache=0, left=150)
     for _ in range(16):

@@ -14,6 +14,7 @@ from memtrace.schedule.dispatch import Dispatcher
 from memtrace.schedule.reclaim_daemons import reclaim_daemons
 from memtrace.trace.requests import (
     FLAG_LAST,
+    RQ_DRAIN_ALL,
     RQ_KMALLOC,
     RQ_KSWAPD_BEGIN,
     RQ_KSWAPD_END,
@@ -34,13 +35,13 @@ class Unwatched:
 
 
 def played(
-    requests: Requests, engine: str = "fused", pages: int = 2048, recorded: tuple[int, ...] = ()
+    requests: Requests, engine: str = "fused", pages: int = 2048, recorded: tuple[int, ...] = (), lists: bool = False
 ) -> Dispatcher:
-    """A dispatcher that has played these on a machine of two nodes, which keep nothing on per-CPU lists."""
+    """A dispatcher that has played these on a machine of two nodes, which keep pages on per-CPU lists if ``lists``."""
     machine, cache_map = small_machine(pages)
     for zone in machine.pages.zones:
         for pcp in zone.pcp:
-            pcp.high, pcp.batch = 0, 1
+            pcp.high, pcp.batch = (24, 6) if lists else (0, 1)
     dispatcher = Dispatcher(machine, cache_map)
     play(dispatcher, [requests], CostTable.load(), Unwatched(), cpus=CPUS, nr_locks=machine.nr_locks(),
          sample_ns=1000 * MS, end_ns=int(requests.ts_ns[-1]), engine=engine, daemons=reclaim_daemons(machine, recorded))
@@ -104,7 +105,7 @@ def test_nothing_to_take_back_is_the_end() -> None:
 
 
 def pressure(seed: int, kswapd: bool = False) -> Requests:
-    """Blocks of all kinds on a machine that has room for half of them; ``kswapd``: with runs of recorded ones."""
+    """Blocks of all kinds on a machine that has room for half of them; ``kswapd``: with recorded runs and drains."""
     rng = random.Random(seed)
     given: list[dict[str, Any]] = []
     live: list[tuple[int, int]] = []
@@ -117,6 +118,9 @@ def pressure(seed: int, kswapd: bool = False) -> Requests:
             node = rng.randrange(2)
             on[node] = not on[node]
             given.append({**at, "op": RQ_KSWAPD_BEGIN if on[node] else RQ_KSWAPD_END, "node": node})
+            continue
+        if kswapd and rng.random() < 0.01:
+            given.append({**at, "op": RQ_DRAIN_ALL})
             continue
         if live and rng.random() < 0.25:
             handle, order = live.pop(rng.randrange(len(live)))
@@ -132,7 +136,7 @@ def pressure(seed: int, kswapd: bool = False) -> Requests:
 @pytest.mark.parametrize("recorded", [(), (0, 1)])
 @pytest.mark.parametrize("seed", range(4))
 def test_both_engines_are_equally_short_of_memory(seed: int, recorded: tuple[int, ...]) -> None:
-    fused, reference = (played(pressure(seed, bool(recorded)), engine, recorded=recorded)
+    fused, reference = (played(pressure(seed, bool(recorded)), engine, recorded=recorded, lists=bool(recorded))
                         for engine in ("fused", "reference"))
     assert fused.counts() == reference.counts()
     assert fused.events == reference.events
@@ -156,6 +160,14 @@ def test_a_wake_up_is_left_to_the_recorded_kswapd() -> None:
     followed = played(rows(*given, *run, last), recorded=(0, 1))
     assert events(followed, "kswapd_done") == [(woken + 60 * MS, "kswapd_done")] * 2
     assert followed.counts()["model_reclaimed"] == 0
+
+
+def test_a_recorded_drain_empties_all_lists_of_pages() -> None:
+    filled = [{"op": RQ_PAGE_ALLOC, "handle": cpu, "size": 0, "gfp": GFP_KERNEL, "cpu": cpu, "ts_ns": cpu}
+              for cpu in range(CPUS)]
+    for given, empty in ((filled, False), ([*filled, {"op": RQ_DRAIN_ALL, "cpu": 1, "ts_ns": 9}], True)):
+        zones = played(rows(*given), lists=True).machine.pages.zones
+        assert (sum(pcp.count for zone in zones for pcp in zone.pcp) == 0) is empty
 
 
 def test_a_recorded_run_keeps_lists_short_and_ends_boosts() -> None:
