@@ -20,7 +20,7 @@ from .kernels import check_allocator, load_kernel
 from .progress import Told, silent, told
 from .report.result import Run
 from .start import Start, choose_start, complete, lay_out_start
-from .units import parse_size, parse_time
+from .units import format_time, parse_size, parse_time
 
 if TYPE_CHECKING:
     from .schedule.clock import Played
@@ -32,6 +32,7 @@ REPLAYED = ("ts_ns", "cpu", "task", "event", "call_site", "ptr", "name", "bytes_
             "node", "order", "pfn", "ctx", "text")
 """Columns of a trace that a replay reads: requests, and what tells what belongs together."""
 MAX_SPEED = 1e6
+MAX_SEED = (1 << 31) - 1
 MAP_SAMPLES = 60
 """The map of physical memory looks at every page, so it is taken less often than the rest."""
 
@@ -107,13 +108,16 @@ def replay(
     check_allocator(kernel, allocator)
     _check_choices(allocator, timing, engine, gfp_bits)
     _check_speed(timing, speed, hotplug)
+    sample_ns = parse_time(sample, "--sample") if sample is not None else None
+    bytes_in_all = parse_size(memory, "--memory") if memory is not None else None
+    _check_numbers(seed, sample_ns, bytes_in_all)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "run"
     check_destination(folder, force)
     job = _Job(
         trace=trace, kernel=kernel_config, allocator=allocator, engine=engine, check=check, seed=seed,
-        sample_ns=parse_time(sample, "--sample") if sample is not None else 0, window=_window(window),
+        sample_ns=sample_ns or 0, window=_window(window),
         hotplug=parse_hotplug(hotplug), gfp_bits=gfp_bits, timing=timing, speed=speed,
-        cpus=cpus, memory=parse_size(memory, "--memory") if memory is not None else None, nodes=nodes,
+        cpus=cpus, memory=bytes_in_all, nodes=nodes,
         command=command,
     )
     with create(folder, force) as new_run, told(progress) as job.progress:
@@ -149,6 +153,15 @@ def _check_choices(allocator: str, timing: str, engine: str, gfp_bits: str) -> N
     ):
         if value not in known:
             raise ConfigError(f'{option} "{value}": not modelled; this version knows {", ".join(known)}.')
+
+
+def _check_numbers(seed: int, sample_ns: int | None, memory: int | None) -> None:
+    if not -MAX_SEED <= seed <= MAX_SEED:
+        raise ConfigError(f"--seed {seed}: expected -{MAX_SEED} to {MAX_SEED}.")
+    if sample_ns == 0:
+        raise ConfigError("--sample 0: expected 1 ns at least; leave it out for about 200 samples.")
+    if memory == 0:
+        raise ConfigError("--memory 0: expected the machine's memory, like 512M; leave it out for as much as recorded.")
 
 
 def _check_speed(timing: str, speed: float, hotplug: Sequence[str]) -> None:
@@ -221,6 +234,10 @@ class _Job:
             self.phase("census")
             rows = reader.rows or 0
             census = take_census(source, progress=lambda done: self.progress("reading", done, rows))
+            if self.window is not None and not census.rows:
+                begin, end = self.window
+                raise ConfigError(f"--time {format_time(begin)},{format_time(end)}: no row of the trace is that late; "
+                                  "expected a time within it. `memtrace info` says how long it is.")
             self.phase("layout")
             machine_config = complete(start, census, self.cpus, self.memory, self.nodes)
             model, cache_map, notes = lay_out_start(start, census, self.kernel, self.seed, self.allocator)

@@ -103,6 +103,10 @@ class Grid:
             if not values or len(set(values)) != len(values):
                 said = ", ".join(map(str, values)) or "nothing"
                 raise ConfigError(f"--{axis} {said}: expected each value once, and one at least.")
+        for path in (*self.traces, *(machine for machine in self.machine if machine is not None)):
+            if not _is_text(path):
+                raise ConfigError(f"{path!a}: a name that is not UTF-8; expected text, which a study's tables hold. "
+                                  "Give the file another name.")
         if not 1 <= self.replications <= 1000:
             raise ConfigError(f"--replications {self.replications}: expected 1 to 1000.")
         for trace in self.starts:
@@ -160,6 +164,15 @@ class Grid:
         """Plain data, for study.json: all that replays follow from."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
                 if key != "least"}
+
+
+def _is_text(path: str) -> bool:
+    """Whether a name has only characters; the bytes of others stand in it as lone surrogates."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_study(path: str | Path) -> Grid:

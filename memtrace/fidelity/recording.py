@@ -97,6 +97,8 @@ def read_recording(
     if begin is not None:
         at = next((i for i, snapshot in enumerate(snapshots) if snapshot.name == begin), -1)
         if at < 0:
+            if folder is None:
+                raise ConfigError(f"--start {begin}: without --snapshots; expected the folder that it is in.")
             raise ConfigError(f'{folder}: no snapshot "{begin}" in it; expected one of '
                               f"{', '.join(s.name for s in snapshots)}.")  # fmt: skip
     elif snapshots and snapshots[0].name == "boot" and len(snapshots) > 1:

@@ -13,6 +13,12 @@ from .schema import FORMAT_VERSION
 
 TIMINGS = "timings"
 """The one key that differs between equal runs."""
+_KINDS: dict[type, tuple[str, ...]] = {
+    dict: ("config", "versions", "trace", "counts", "causes", "rows", TIMINGS),
+    list: ("notes", "costs"),
+    str: ("start",),
+}
+"""Type -> the keys that hold it."""
 _PACKAGES = ("numpy", "pandas", "pyarrow", "simpy")
 
 
@@ -104,11 +110,16 @@ def from_text(text: str, place: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MetricsError(f"{place}: not JSON ({error}); expected the file that `memtrace replay` wrote. "
                            "Replay the trace again.") from None
     version = content.get("memtrace_run") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise MetricsError(f"{place}: run format {version!r}; expected {FORMAT_VERSION}. "
                            "Replay the trace again with this memtrace.")
+    for kind, keys in _KINDS.items():
+        for key in keys:
+            if not isinstance(content.get(key, kind()), kind):
+                raise MetricsError(f'{place}: "{key}" is {type(content[key]).__name__}; expected {kind.__name__}, as '
+                                   "`memtrace replay` writes it. Replay the trace again.")
     return dict(content)

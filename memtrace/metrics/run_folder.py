@@ -22,11 +22,13 @@ import pyarrow.parquet as pq
 
 from ..errors import ConfigError, MetricsError
 from .manifest import from_text, to_text
+from .schema import TABLES
 
 MANIFEST = "manifest.json"
 METRICS = "metrics"
 FIGURES = "figures"
 REPORT = "report.html"
+_COLUMNS = {table.name: tuple(column.name for column in table.columns) for table in TABLES}
 PARTIAL = ".partial-"
 
 
@@ -40,7 +42,7 @@ class NewRun:
 
     def write_manifest(self, content: Mapping[str, Any]) -> None:
         """Write manifest.json."""
-        (self.folder / MANIFEST).write_text(to_text(content), encoding="utf-8")
+        replace_text(self.folder / MANIFEST, to_text(content))
 
 
 def check_destination(path: str | Path, force: bool) -> Path:
@@ -252,17 +254,27 @@ class RunFolder:
         MetricsError
             When there is no such table or column, or the file is broken.
         """
+        with self._opened(name, columns) as file:
+            return file.read(columns=None if columns is None else list(columns))
+
+    def check(self, name: str, columns: Sequence[str] | None = None) -> None:
+        """Raise MetricsError as ``table`` does, without reading more of the file than its footer."""
+        with self._opened(name, columns):
+            pass
+
+    @contextlib.contextmanager
+    def _opened(self, name: str, columns: Sequence[str] | None) -> Iterator[pq.ParquetFile]:
         place = self.path / METRICS / f"{name}.parquet"
         if name not in self.tables:
             raise MetricsError(f"{self.path}: no table {METRICS}/{name}.parquet{_near(name, self.tables)} "
                                f"`memtrace show {self.path} --list` prints all of them.")
         try:
             with pq.ParquetFile(place) as file:
-                for column in columns or ():
+                for column in columns if columns is not None else _COLUMNS.get(name, ()):
                     if column not in file.schema_arrow.names:
                         raise MetricsError(f'{place} has no column "{column}"{_near(column, file.schema_arrow.names)} '
                                            f"`memtrace show {self.path} --list` prints all of them.")
-                return file.read(columns=None if columns is None else list(columns))
+                yield file
         except (pa.ArrowException, OSError) as error:
             what = str(error).splitlines()[0]
             raise MetricsError(f"{place}: not readable as Parquet ({what}); expected the file that `memtrace replay` "
@@ -275,7 +287,11 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; its bytes never depend on the platform's line ends."""
+    """
+    Write a file whole or not at all; its bytes never depend on the platform's line ends.
+
+    What is no character, as in file names that are not UTF-8, is written as JSON would write it: ``\\udcff``.
+    """
     part = path.with_name(path.name + ".part")
     part.write_bytes(text.encode("utf-8", "backslashreplace"))
     os.replace(part, path)

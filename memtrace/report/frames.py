@@ -142,7 +142,7 @@ class RunFrames:
         """
         if t_ns is None:
             return self.folder.table(table, columns)
-        self.folder.table(table, ["t_ns"])  # it says what is wrong when there is no such table
+        self.folder.check(table, columns)
         place = self.path / METRICS / f"{table}.parquet"
         try:
             return pq.read_table(place, columns=None if columns is None else list(columns),

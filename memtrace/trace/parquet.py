@@ -159,7 +159,8 @@ class ParquetTrace:
     def _open(self, path: str | Path) -> pq.ParquetFile:
         try:
             schema = pq.read_schema(path)
-            strings = [name for name in schema.names if name in STRING_COLUMNS]
+            # Of another type, like a list, a column has no such path; _check_columns says so afterwards.
+            strings = [field.name for field in schema if field.name in STRING_COLUMNS and not field.type.num_fields]
             return pq.ParquetFile(path, read_dictionary=strings, pre_buffer=False, buffer_size=1 << 20)
         except (pa.ArrowException, OSError) as error:
             raise TraceError(f"not a whole Parquet file ({_first_line(error)}); expected a footer at its end. "

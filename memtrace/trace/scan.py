@@ -17,6 +17,8 @@ HAVING = {"name": -1, "node": NO_NODE, "call_site": -1, "gfp_flags": -1, "pfn": 
 """Columns whose presence is counted by kind of event, and their value where an event has no such field."""
 _32_BITS = np.uint64(1 << 32)
 _KIND_CODES = 256
+_MAX_BYTES = 1 << 42
+"""Of one allocation; nonsense beyond it would make sums overflow."""
 
 
 class TraceScan:
@@ -73,8 +75,8 @@ class TraceScan:
         if not len(allocs):
             return
         site = chunk.call_site[allocs] + 1
-        requested = np.maximum(chunk.bytes_req[allocs], 0)
-        allocated = np.maximum(chunk.bytes_alloc[allocs], 0)
+        requested = np.clip(chunk.bytes_req[allocs], 0, _MAX_BYTES)
+        allocated = np.clip(chunk.bytes_alloc[allocs], 0, _MAX_BYTES)
         n = len(self.vocab.call_site) + 1
         for i, weights in enumerate((None, requested, allocated)):
             found = np.bincount(site, weights, minlength=n).astype(np.int64)  # exact below 2**53
