@@ -31,6 +31,7 @@ from .problems import Problems, Settler
 from .schema import EV_MARKER, EventChunk, TraceVocab
 from .text import ROWS_PER_CHUNK, parsed_chunks
 from .tokenizer import CAUSES, LOST_EVENTS, TextTokenizer
+from .trace_dat import TRACE_DAT, TraceCmdReport
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all); the second is 0 when it is not known."""
@@ -38,9 +39,6 @@ Progress = Callable[[int, int], None]
 HEAD_BYTES = 1 << 16
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
-_OTHER_FILES = {
-    b"\x17\x08Dtracing": "trace.dat of trace-cmd; expected its text. Run: trace-cmd report {0} | memtrace info -",
-}
 
 
 class TraceReader:
@@ -52,7 +50,7 @@ class TraceReader:
     path
         As given; ``-`` is standard input.
     format
-        ``parquet``, ``csv``, ``ftrace``, ``perf-script`` or ``perf.data``.
+        ``parquet``, ``csv``, ``ftrace``, ``perf-script``, ``perf.data`` or ``trace.dat``.
     vocab
         Strings of the chunks; grows while they are read.
     rows
@@ -193,7 +191,7 @@ def _spooled(
     """Puts what comes in into a temporary Parquet file."""
     spool = tempfile.TemporaryDirectory(prefix="memtrace-")
     try:
-        plain = source.peek(len(MAGIC)) in (MAGIC, MAGIC_SWAPPED)
+        plain = source.peek(len(TRACE_DAT)).startswith((MAGIC, MAGIC_SWAPPED, TRACE_DAT))
         stream = _Head(_decompressed(source))
         target = Path(spool.name) / "trace.parquet"
         problems = Problems()
@@ -202,13 +200,15 @@ def _spooled(
             _copy(stream, target)
         elif stream.head.startswith((MAGIC, MAGIC_SWAPPED)):
             format = "perf.data"
-            file = Path(shown)
-            if not (again and plain):
-                file = Path(spool.name) / "perf.data"
-                _copy(stream, file)
+            file = _whole_file(shown, stream, again and plain, spool.name)
             _read_perf_data(PerfData(file, shown, TraceVocab(), symbols, name_sites), target, problems, source.progress)
+        elif stream.head.startswith(TRACE_DAT):
+            format = "trace.dat"
+            file = _whole_file(shown, stream, again and plain, spool.name)
+            with TraceCmdReport(file, shown, source.progress) as report:
+                _parse(shown, _Head(report), target, problems, is_csv=False)
         else:
-            format = _parse(shown, stream, target, problems)
+            format = _parse(shown, stream, target, problems, _is_csv(shown, stream.head))
         trace = ParquetTrace(target, TraceVocab(), columns, shown)
         return _finish(shown, format, trace, problems, spool, source.hexdigest())
     except BaseException:
@@ -225,9 +225,17 @@ def _finish(
     return TraceReader(shown, format, trace, problems, spool, digest)
 
 
-def _parse(shown: str, stream: _Head, target: Path, problems: Problems) -> str:
+def _whole_file(shown: str, stream: _Head, as_it_is: bool, folder: str) -> Path:
+    """The file itself, or a copy of what comes in, for what cannot be read as a stream."""
+    if as_it_is:
+        return Path(shown)
+    file = Path(folder) / "input"
+    _copy(stream, file)
+    return file
+
+
+def _parse(shown: str, stream: _Head, target: Path, problems: Problems, is_csv: bool) -> str:
     """Parses CSV or log text into ``target``; its format."""
-    is_csv = _is_csv(shown, stream.head)
     _check_text(shown, stream.head, is_csv)
     vocab = TraceVocab()
     rows = Rows(ROWS_PER_CHUNK)
@@ -286,9 +294,6 @@ def _read_perf_data(data: PerfData, target: Path, problems: Problems, progress: 
 def _check_text(shown: str, head: bytes, is_csv: bool) -> None:
     if not head:
         raise TraceError("the file is empty; expected a trace. Was anything recorded?", shown)
-    for magic, advice in _OTHER_FILES.items():
-        if head.startswith(magic):
-            raise TraceError("this is " + advice.format(shown), shown)
     if not is_csv and b"\0" in head[:4096]:
         raise TraceError("not a trace: binary data; expected Parquet, CSV, ftrace text or perf script text. "
                          "See docs/trace-formats.md.", shown)  # fmt: skip

@@ -89,7 +89,7 @@ MAX_NODE = 1023  # MAX_NUMNODES
 MAX_ORDER_SEEN = 30
 MAX_EVENT_NAMES = 4096
 
-_LOST = re.compile(rb"lost\s+(?:EVENTS|(\d+))|(\d+)\s+EVENTS\s+DROPPED", re.IGNORECASE)
+_LOST = re.compile(rb"lost\s+(?:EVENTS|(\d+))|(?:(\d+)\s+)?EVENTS\s+DROPPED", re.IGNORECASE)
 _LOST_CPU = re.compile(rb"CPU:\s*(\d+)|\[(\d+)\]")
 _WRITTEN = re.compile(rb"#\s*entries-in-buffer/entries-written:\s*(\d+)/(\d+)")
 _EXPLAINED = re.compile(
