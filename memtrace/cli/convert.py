@@ -19,7 +19,8 @@ def command(source: str, target: str, kallsyms: Path | None, anonymize: bool, ma
     """Write the trace IN again as OUT.
 
     IN is Parquet, CSV, perf.data, trace.dat (read through trace-cmd), ftrace text or perf script text, plain or
-    compressed with gzip or zstd; - is standard input. OUT ends in .parquet or .csv. What could not be used is counted and printed.
+    compressed with gzip or zstd; - is standard input. OUT ends in .parquet or .csv. What could not be used is counted
+    and printed.
 
     --anonymize numbers call sites, markers, other subsystems' events, and caches that Linux itself does not have, and
     moves kernel addresses to those of a kernel that randomises nothing; other arguments of events are left out. OUT
