@@ -51,7 +51,8 @@ def _head(info: TraceInfo) -> Iterator[str]:
     yield from _guess("kernel", info.kernel)
     yield from _guess("allocator", info.allocator)
     yield f"  snapshots {info.snapshots or 'none beside it'}"
-    suspected = f"; perhaps more on {len(info.silences)} CPUs, see the end" if info.silences else ""
+    silent = ", ".join(str(silence.cpu) for silence in info.silences[:SHOWN_CPUS])
+    suspected = f"; perhaps others of CPU {silent}, see the end" if silent else ""
     yield f"  lost      {info.lost_events:,} events recorded as lost{suspected}"
 
 
