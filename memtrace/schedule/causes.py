@@ -28,6 +28,7 @@ CAUSES = (
     ("moved_to_online_cpu", "operations of offline CPUs, done by the next online CPU of the node, else by the next"),
     ("cpu_event_left_out", "CPU hotplug events, which closed timing leaves out: all CPUs stay online"),
     ("kswapd_run_left_out", "runs of the recorded kswapd, which closed timing leaves out: the model's own decide"),
+    ("drain_all_left_out", "recorded drains of all per-CPU page lists, which closed timing leaves out"),
     ("cpu_event_ignored", "CPU hotplug events about CPUs that the machine does not have, or its last online one"),
 )
 """Name and meaning of everything in ``Dispatcher.counts`` and ``Played.left_out``."""

@@ -56,8 +56,10 @@ def gather(chunks: Iterable[Requests]) -> tuple[Requests, dict[str, int]]:
     }
     plugged = np.isin(columns["op"], (RQ_CPU_OFFLINE, RQ_CPU_ONLINE))
     runs = columns["op"] == RQ_KSWAPD_BEGIN
-    kept = ~(plugged | runs | np.isin(columns["op"], (RQ_KSWAPD_END, RQ_DRAIN_ALL)))
-    left_out = {"cpu_event_left_out": int(plugged.sum()), "kswapd_run_left_out": int(runs.sum())}
+    drains = columns["op"] == RQ_DRAIN_ALL
+    kept = ~(plugged | runs | drains | (columns["op"] == RQ_KSWAPD_END))
+    left_out = {"cpu_event_left_out": int(plugged.sum()), "kswapd_run_left_out": int(runs.sum()),
+                "drain_all_left_out": int(drains.sum())}
     return Requests(**{name: column[kept] for name, column in columns.items()}), left_out
 
 

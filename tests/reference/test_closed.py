@@ -199,7 +199,7 @@ def test_needs() -> None:
         {"op": RQ_CACHE_DESTROY, "cache": 2},
         {"op": RQ_KFREE, "handle": 3},
     ])])
-    assert left_out == {"cpu_event_left_out": 1, "kswapd_run_left_out": 1}
+    assert left_out == {"cpu_event_left_out": 1, "kswapd_run_left_out": 1, "drain_all_left_out": 0}
     order = ClosedOrder(requests, 2, 1.0)
     assert list(order.needs) == [-1, 0, -1, 2, -1, 4, 5, -1, 7, 7, -1]
     assert list(order.needs_all) == [0] * 9 + [1, 0]

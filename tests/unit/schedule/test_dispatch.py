@@ -220,4 +220,5 @@ def test_random_requests_leave_a_sound_machine() -> None:
     assert live == sum(site["live_bytes"] for (_, cache), site in by_site.items() if cache)
     assert sum(site["allocs"] for site in by_site.values()) + dispatcher.counts()["model_alloc_failed"] == int(
         np.isin(requests.op, (RQ_KMALLOC, RQ_CACHE_ALLOC, RQ_BULK_ALLOC)).sum())
-    assert list(dispatcher.counts()) == [name for name, _ in CAUSES]
+    # What closed timing leaves out is gone before requests come here.
+    assert list(dispatcher.counts()) == [name for name, _ in CAUSES if not name.endswith("_left_out")]
