@@ -1,4 +1,8 @@
-"""Exercises of the notebooks check themselves: the shipped solution is right, and something else is not."""
+"""
+Exercises of the notebooks check themselves: the shipped solution is right, and something else is not.
+
+Cells run here as plain Python. A notebook with magics runs in test_notebooks.py alone, with the solution.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,12 @@ def tagged(path: Path) -> list[tuple[str, str]]:
             for cell in cells if cell["cell_type"] == "code"]
 
 
-WITH_EXERCISES = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if any(tag == "check" for tag, _ in tagged(path))]
+def has_magics(path: Path) -> bool:
+    return any(line.startswith("%") for _, source in tagged(path) for line in source.splitlines())
+
+
+WITH_EXERCISES = [path for path in sorted(NOTEBOOKS.glob("*.ipynb"))
+                  if any(tag == "check" for tag, _ in tagged(path)) and not has_magics(path)]
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +83,7 @@ def test_exercises_know_right_from_wrong(path: Path) -> None:
             names[asked[-1]] = solved[asked[-1]]
             assert said(source, names).startswith("Right"), asked[-1]
             names[asked[-1]] = another(solved[asked[-1]])
-            assert said(source, names).startswith("Not "), asked[-1]
-            assert not said(source, names).startswith("Not answered"), asked[-1]
+            assert not said(source, names).startswith(("Right", "Not answered")), asked[-1]
         elif tag != "solution":
             said(source, names)
     assert asked == [name for name in solved if name.startswith("answer_")]

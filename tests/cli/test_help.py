@@ -55,6 +55,8 @@ def template(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
         assert call(["convert", str(trace), str(where / f"{name}.parquet")]) == 0
     for name in ("snapshots", "build"):
         shutil.copytree(bundled / "build-and-serve-6.18", where / name)
+    for name in ("snap-a", "snap-b"):
+        shutil.copytree(bundled / "build-and-serve-6.18" / "start", where / name)
     for name, settings in (("a", ()), ("b", ("slub.cpu_partial=0",))):
         replay(bundled / "hello.csv", out=where / "runs" / name, settings=settings, report=False)
     return where
