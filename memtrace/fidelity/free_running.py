@@ -3,7 +3,8 @@ An ordinary replay beside the recording: what it counts is compared at every sna
 
 Nothing is corrected on the way, so single pages and objects part early and for good; counts, list lengths and
 statistics are what a free-running model can be judged by (EXACT). Files of /proc are read one after another while the
-trace goes on, so each is compared at its own ``SNAP_FILE`` marker, an exact dump at its ``GT_SNAP``.
+trace goes on, so each is compared at its own ``SNAP_FILE`` marker, or where there is none at the snapshot's
+``SNAP_BEGIN``; an exact dump at its ``GT_SNAP``.
 """
 
 from __future__ import annotations
@@ -108,8 +109,12 @@ class _Comparison:
         return int(self.run.table("zones").t_ns.max())
 
     def file_ns(self, snapshot: Snapshot, file: str) -> int:
-        """When a snapshot's file was read."""
-        return self.marker_ns(f"SNAP_FILE {file}", snapshot.row) if snapshot.row >= 0 else self.marker_ns("")
+        """When a snapshot's file was read: at its own marker, else when the snapshot was begun, else at the end."""
+        if snapshot.row < 0:
+            return self.marker_ns("")
+        read = self.markers[(self.markers.text.str.strip() == f"SNAP_FILE {file}") & (self.markers.row >= snapshot.row)]
+        begun = self.markers[self.markers.row == snapshot.row]
+        return int((read if len(read) else begun).t_ns.iloc[0])
 
     def at(self, name: str, t_ns: int) -> pd.DataFrame:
         """A table's rows of one sample."""
