@@ -247,12 +247,9 @@ def check_setting(where: str, value: Any, about: Mapping[str, Any]) -> None:
     for number in numbers:
         if isinstance(number, str | bool) or least is None:
             continue
-        if not least <= number <= _LARGEST:
+        if not least <= number <= about["most"]:
             auto = f" ({about['auto']})" if about.get("auto") and least < 0 else ""
-            raise ConfigError(f"{where}: {number} is out of range; expected {least}{auto} to {_LARGEST}.")
-
-
-_LARGEST = (1 << 31) - 1
+            raise ConfigError(f"{where}: {number} is out of range; expected {least}{auto} to {about['most']}.")
 
 
 @dataclass(frozen=True, slots=True)

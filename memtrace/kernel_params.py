@@ -11,13 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+LARGEST_ORDER = 10
+"""Of a block of pages (mm.constants.MAX_ORDER), and so of a slab."""
 AUTO = -1
 """Value of a tunable that the kernel works out by its own rule."""
 
 
 def setting(
     default: Any, meaning: str, *, choices: tuple[str, ...] = (), auto: str = "", source: str = "",
-    least: int | None = None,
+    least: int | None = None, most: int = (1 << 31) - 1,
 ) -> Any:
     """
     A field of a component.
@@ -32,12 +34,13 @@ def setting(
         What -1 stands for, when it may be -1.
     source
         Where the rule stands in the kernel, and since or until when it holds.
-    least
-        Smallest number allowed; -1 when there is an ``auto``, else 0.
+    least, most
+        Smallest number allowed, -1 when there is an ``auto``, else 0; and the largest.
     """
     low = (AUTO if auto else 0) if least is None else least
     return field(default=default, metadata={
         "meaning": meaning, "choices": choices, "auto": auto, "source": source, "least": low,
+        "most": most,
     })  # fmt: skip
 
 
@@ -45,8 +48,9 @@ def setting(
 class SlubParams:
     """SLUB."""
 
-    max_order: int = setting(3, "largest order that a slab is given for little waste", source="slub_max_order=")
-    min_order: int = setting(0, "smallest order of a slab", source="slub_min_order=")
+    max_order: int = setting(3, "largest order that a slab is given for little waste", source="slub_max_order=",
+                             most=LARGEST_ORDER)
+    min_order: int = setting(0, "smallest order of a slab", source="slub_min_order=", most=LARGEST_ORDER)
     min_objects: int = setting(
         0, "objects that a slab should have at least; 0: 4 * (fls(CPUs) + 1)", source="slub_min_objects="
     )
@@ -115,7 +119,8 @@ class SlabParams:
         auto="8 for objects up to a page on machines of several CPUs", source="/proc/slabinfo tunables",
     )
     max_order: int = setting(AUTO, "largest order that a slab is given for little waste",
-                             auto="1 with more than 32 MiB of memory, else 0", source="slab_max_order=")
+                             auto="1 with more than 32 MiB of memory, else 0", source="slab_max_order=",
+                             most=LARGEST_ORDER)
     reap: bool = setting(True, "idle objects and slabs are given back every few seconds", source="cache_reap()")
     hz: int = setting(250, "timer ticks a second, which the reaper's times are rounded to", least=100,
                       source="CONFIG_HZ")
