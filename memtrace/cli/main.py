@@ -97,8 +97,8 @@ def guarded(call: Callable[[], object]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # The reader has gone, as with `| head`. What is still buffered must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone, as with `| head`.
+        _drop_output()
         return 0
     except ModelError as error:
         return _bug(f"the model broke one of its own rules: {error}")
@@ -106,11 +106,21 @@ def guarded(call: Callable[[], object]) -> int:
         return _say(str(error), EXIT_INPUT)
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # It is standard output that can take no more.
+            _drop_output()
         return _say(f"{place}{error.strerror or error}", EXIT_INPUT)
     except MemoryError:
         return _say("not enough memory on this computer for this run", EXIT_INPUT)
     except Exception as error:
         return _bug(f"{type(error).__name__}: {error}")
+
+
+def _drop_output() -> None:
+    """Let go of what is buffered for standard output, so that Python does not complain of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str, code: int) -> int:

@@ -112,7 +112,8 @@ def test_sizes_that_no_machine_has_do_not_overflow(tmp_path: Path, capfd: pytest
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
-def test_standard_output_that_is_full(bundled: Path) -> None:
+def test_standard_output_that_is_full(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-m", "memtrace", "info", bundled / "hello.csv"], stdout=full,
                               stderr=subprocess.PIPE, text=True)
