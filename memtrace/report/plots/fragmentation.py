@@ -9,6 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from ...units import PAGE_SIZE, format_size
 from .. import style
 from ..frames import HUGE_ORDER, RunFrames, df_unusable
+from . import by_order
 
 TITLE = "Free memory in blocks too small to use (unusable free index)"
 
@@ -22,14 +23,10 @@ def draw(run: RunFrames, canvas: style.Canvas | None = None) -> Figure:
         return canvas.nothing("No sample of the free lists.")
     axes = canvas.open(4.0)
     index = style.samples(index)
-    x = style.time_axis(axes, index.index)
-    orders = [order for order in index.columns if order > 0]
-    colours = style.sequence(len(orders))
-    for i, order in enumerate(orders):
-        axes.plot(x, 100 * index[order], color=colours[i], drawstyle="steps-post",
-                  label=f"{order}  ({format_size(PAGE_SIZE << int(order))})", linestyle=("-", "--")[i % 2])
+    shares = 100 * index[[order for order in index.columns if order > 0]]
+    by_order.lines(axes, shares)
     # Most runs stay far below 100 %; below 5 % of axis there would be nothing but noise.
-    top = min(101.0, max(5.0, 115 * float(index[orders].to_numpy().max()))) if orders else 101.0
+    top = min(101.0, max(5.0, 1.15 * float(shares.to_numpy().max()))) if len(shares.columns) else 101.0
     axes.set_ylim(-0.01 * top, top)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.set_ylabel("share of free memory")

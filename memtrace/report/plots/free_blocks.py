@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter
 from ...units import PAGE_SIZE, format_size
 from .. import style
 from ..frames import RunFrames, df_free_pages, share
+from . import by_order
 
 TITLE = "Free memory by block size"
 
@@ -22,11 +23,7 @@ def draw(run: RunFrames, canvas: style.Canvas | None = None) -> Figure:
         return canvas.nothing("No sample of the free lists.")
     axes = canvas.open(4.0)
     pages = style.samples(pages)
-    x = style.time_axis(axes, pages.index)
-    colours = style.sequence(len(pages.columns))
-    for i, order in enumerate(pages.columns):
-        axes.plot(x, pages[order], color=colours[i], drawstyle="steps-post",
-                  label=f"{order}  ({format_size(PAGE_SIZE << int(order))})", linestyle=("-", "--")[i % 2])
+    by_order.lines(axes, pages)
     axes.set_yscale("symlog", linthresh=1, linscale=0.4)
     axes.set_ylim(0, max(10.0, float(pages.to_numpy().max()) * 1.6))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
