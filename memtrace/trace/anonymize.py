@@ -29,8 +29,9 @@ from .source import TraceReader
 from .tokenizer import LOST_EVENTS
 
 KNOWN_CACHES = "kernel_caches.txt"
-_KEPT_MARKERS = re.compile(r"(?:SNAP_BEGIN|SNAP_END) (?:start|end|before|after)|GT_SNAP \d+ \w+")
-"""Markers at which snapshots were taken: validate looks for them."""
+_KEPT_MARKERS = re.compile(
+    r"(?:SNAP_BEGIN|SNAP_END) (?:boot|start|end|before|after)|SNAP_FILE /proc/\w+|GT_SNAP \d+ \w+")
+"""Markers at which snapshots were taken, and their files read: validate looks for them."""
 _KEPT_EVENTS = re.compile("|".join((*map(re.escape, EVENT_CODES), re.escape(LOST_EVENTS), r"mm_vmscan_\w+")))
 _HEX = re.compile(r"(?:0x)?[0-9a-f]{9,16}")
 _NUMBER = re.compile(r"-?\d{1,10}|0x[0-9a-f]{1,8}")
