@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -115,9 +116,12 @@ def fetched(path: str | Path | None, scratch: Path) -> str | None:
     """A path of this machine for any path: what lies elsewhere is copied into ``scratch`` under its own name."""
     if path is None or not is_remote(path):
         return None if path is None else local(path)
-    target = scratch / base_name(path)
+    # A trace and a snapshot may have one name; each address has a folder of its own.
+    folder = scratch / hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    target = folder / base_name(path)
     if not target.exists():
-        part = scratch / f".part-{base_name(path)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".part-{base_name(path)}"
         Remote(str(path)).get("", part)
         part.rename(target)
     return str(target)

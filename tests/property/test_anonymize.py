@@ -130,16 +130,17 @@ def test_addresses_in_arguments_move_with_those_in_columns(tmp_path: Path) -> No
         "ptr=0000000000029da8 gfp_flags=GFP_KERNEL comm=acme,\n"
         "2,0,sched_switch,,4242,prev_comm=acme prev_pid=4242,\n3,1,marker,,,acme begins,\n"
         "4,1,marker,,,SNAP_BEGIN start,\n5,1,lost_events,,,17,\n6,1,cpu_offline,,,cpu=1,\n"
+        "7,1,marker,,,SNAP_FILE /proc/slabinfo,\n"
     )
     said = CliRunner().invoke(command, [str(trace), str(public), "--anonymize"])
     assert said.exit_code == 0, said.output
     base = BASE + KASLR % GB
     rows = rows_of(public)
-    assert [row["task"] for row in rows] == ["0", "1", "1", "", "", "", ""]
+    assert [row["task"] for row in rows] == ["0", "1", "1", "", "", "", "", ""]
     assert rows[0]["ptr"] == hex(base + 64) and rows[1]["ptr"] == "0x29da8"
     assert [row["text"] for row in rows[1:]] == [
         f"call_site=site_0001 size=4 align=4 base_addr={base + 4096:x} off=8 ptr=0000000000029da8 gfp_flags=GFP_KERNEL",
-        "", "marker_0001", "SNAP_BEGIN start", "17", "cpu=1",
+        "", "marker_0001", "SNAP_BEGIN start", "17", "cpu=1", "SNAP_FILE /proc/slabinfo",
     ]  # fmt: skip
     assert rows[2]["event"] == "event_0001"
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from memtrace.compare import cluster as cluster_module
+from memtrace.compare.places import fetched
 from memtrace.compare.study import Study, compare
 from memtrace.errors import ConfigError, MetricsError
 
@@ -123,3 +124,13 @@ def test_what_is_not_there_is_one_line(bucket: str, tmp_path: Path) -> None:
         compare(f"{bucket}/none.csv", out=tmp_path / "study")
     with pytest.raises(ConfigError, match="no such scheduler file"):
         compare("traces/hello.csv", cluster=str(tmp_path / "none"), out=tmp_path / "study")
+
+
+def test_two_addresses_of_one_name_are_two_files(tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for folder in ("traces", "snapshots"):
+        memory.pipe(f"/{folder}/one", folder.encode())
+    found = [fetched(f"memory://{folder}/one", tmp_path) for folder in ("traces", "snapshots")]
+    assert [Path(str(path)).read_text(encoding="utf-8") for path in found] == ["traces", "snapshots"]
