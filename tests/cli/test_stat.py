@@ -129,7 +129,7 @@ def perf_rows(text: str) -> list[tuple[Any, ...]]:
 
 
 def our_row(row: dict[str, Any], key: str) -> tuple[Any, ...]:
-    name = f"{row[key]:#018x}" if key == "ptr" else row[key].replace("+0x", "+").split(" ")[0][:34]
+    name = f"{row[key]:#018x}" if key == "ptr" else row[key].replace("+0x", "+").split(" ")[0]
     return (name, row["bytes_alloc"], row["bytes_req"], row["hit"], row["pingpong"], f"{row['frag_pct']:.3f}")
 
 
