@@ -30,7 +30,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises
     ------
     ConfigError
-        It is not a folder, or another process is at work in it.
+        It is not a folder, another process is at work in it, or its file system cannot tell.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: exists and is not a folder; expected a new folder for -o. Give another name.")

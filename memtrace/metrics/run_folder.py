@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import fcntl
 import os
 import shutil
@@ -30,6 +31,13 @@ FIGURES = "figures"
 REPORT = "report.html"
 _COLUMNS = {table.name: tuple(column.name for column in table.columns) for table in TABLES}
 PARTIAL = ".partial-"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_PIDS = 1 << 22
+"""Linux has no process number as large as that."""
+
+
+class NoLocks(ConfigError):
+    """A folder lies on a file system on which nothing can be held, such as some network file systems."""
 
 
 class NewRun:
@@ -100,8 +108,7 @@ def create(path: str | Path, force: bool = False) -> Iterator[NewRun]:
     target = check_destination(path, force)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(target.parent, target.name)
-    partial = target.parent / f"{PARTIAL}{target.name}-{os.getpid()}"
-    lock = _make_held(partial)
+    partial, lock = _make_held(target)
     try:
         yield NewRun(partial)
         if not (partial / MANIFEST).is_file():
@@ -112,7 +119,8 @@ def create(path: str | Path, force: bool = False) -> Iterator[NewRun]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def _move_into_place(partial: Path, target: Path, force: bool) -> None:
@@ -130,16 +138,28 @@ def _move_into_place(partial: Path, target: Path, force: bool) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _make_held(partial: Path) -> int:
-    """Make a folder and hold it: one that was taken for abandoned before it was held is made again."""
+def _make_held(target: Path) -> tuple[Path, int | None]:
+    """
+    Make a folder to write a run in and hold it: one that was taken for abandoned before it was held is made again.
+
+    Where nothing can be held nobody takes it for abandoned; what a killed run leaves there stays, under its own name.
+    """
+    number = os.getpid()
     while True:
+        partial = target.parent / f"{PARTIAL}{target.name}-{number}"
         partial.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             lock = hold(partial, wait=True)
             assert lock is not None
             if partial.is_dir() and os.path.samestat(os.stat(partial), os.fstat(lock)):
-                return lock
+                return partial, lock
             os.close(lock)
+        except FileNotFoundError:
+            continue
+        except NoLocks:
+            if not any(partial.iterdir()):
+                return partial, None
+            number += _PIDS
 
 
 def hold(folder: Path, *, wait: bool = False) -> int | None:
@@ -149,6 +169,11 @@ def hold(folder: Path, *, wait: bool = False) -> int | None:
     Returns
     -------
     A file descriptor; None when another process holds the folder and ``wait`` is False.
+
+    Raises
+    ------
+    NoLocks
+        The folder's file system has no locks.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -156,6 +181,13 @@ def hold(folder: Path, *, wait: bool = False) -> int | None:
     except BlockingIOError:
         os.close(lock)
         return None
+    except OSError as error:
+        os.close(lock)
+        if error.errno in _NO_LOCKS:
+            raise NoLocks(f"{folder}: its file system has no locks ({os.strerror(error.errno)}), by which one process "
+                          "makes sure to be the only one that writes there; expected a file system that has. Give a "
+                          "folder on another disk for -o.") from None
+        raise
     except BaseException:
         os.close(lock)
         raise
@@ -175,7 +207,7 @@ def remove_abandoned(parent: Path, name: str = "") -> None:
         whose, _, pid = folder.name.removeprefix(PARTIAL).rpartition("-")
         if not folder.name.startswith(PARTIAL) or not pid.isdigit() or name not in ("", whose):
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NoLocks):
             lock = hold(folder)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -141,6 +142,19 @@ def test_two_studies_do_not_work_in_one_folder_at_once(serial: Path, trace: str)
         compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=serial)
     os.close(lock)
     assert compare(trace, allocator=["slub", "slab", "slob"], settings=SETTINGS, out=serial).ran == 0
+
+
+def test_a_study_needs_a_file_system_with_locks(
+    trace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two studies at work in one folder would spoil each other's results."""
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(ConfigError, match="its file system has no locks"):
+        compare(trace, out=tmp_path / "study")
+    assert not any((tmp_path / "study").iterdir())
 
 
 def test_another_study_in_the_folder_leaves_no_results_of_the_last_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from memtrace.errors import ConfigError, MetricsError
 from memtrace.metrics.manifest import TIMINGS, manifest, to_text
-from memtrace.metrics.run_folder import RunFolder, check_destination, create
+from memtrace.metrics.run_folder import NoLocks, RunFolder, check_destination, create, hold
 from memtrace.metrics.schema import TABLES
 from memtrace.metrics.tables import TableWriters
 
@@ -82,6 +83,37 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
         (tmp_path / "run" / "manifest.json").unlink()
         (tmp_path / "run" / "metrics").rmdir()
     assert names(tmp_path) == ["run"]
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_run_on_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It is written all the same; what a killed one left stays, even one of the same process number."""
+    left = tmp_path / f".partial-run-{os.getpid()}"
+    (left / "metrics").mkdir(parents=True)
+    without_locks(monkeypatch, number)
+    write(tmp_path / "run", note="x")
+    assert names(tmp_path) == [left.name, "run"]
+    assert RunFolder.open(tmp_path / "run").manifest["note"] == "x"
+
+
+def test_what_a_lock_fails_by_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_locks(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        write(tmp_path / "run")
+    with pytest.raises(OSError, match="Input/output"):
+        hold(tmp_path)
+    without_locks(monkeypatch, errno.ENOLCK)
+    with pytest.raises(NoLocks, match="its file system has no locks"):
+        hold(tmp_path)
 
 
 def test_force_replaces_only_after_success(tmp_path: Path) -> None:
