@@ -74,12 +74,19 @@ def command(paths: tuple[str, ...], bounds: tuple[str, ...], top: int, as_json: 
     memtrace compare a.parquet b.parquet --from a.parquet=snap-a --from b.parquet=snap-b --kernel 6.1,6.18 -o study
     memtrace compare s3://traces/a.parquet --allocator slub,slab --dask tcp://head:8786 -o s3://results/study
     """
+    from memtrace.metrics.run_folder import MANIFEST
+
     asked = {key: value for key, value in given.items() if value not in (None, (), False)}
     study = bool(asked) or out is not None or any(path.endswith(".toml") for path in paths)
-    if not study and all(Path(path, "manifest.json").is_file() for path in paths):
+    if not study and all(Path(path, MANIFEST).is_file() for path in paths):
         if len(paths) != 2:
             raise click.UsageError(f"{len(paths)} run folder{'s' if len(paths) != 1 else ''}; expected two.")
         return two_runs(paths[0], paths[1], bounds, top, as_json)
+    folders = {path: Path(path, MANIFEST).is_file() for path in paths if Path(path).is_dir()}
+    if folders:
+        path = min(folders, key=lambda folder: folders[folder])  # first what is not even a run
+        what = "run folder, and not one of two" if folders[path] else f"folder without a {MANIFEST}"
+        raise click.UsageError(f"{path}: a {what}; expected two run folders without options of a study, or traces.")
     if bounds:
         raise click.UsageError("--fail-if is for two run folders; a study's verdicts are in DIR/study.json.")
     if out is None:

@@ -15,7 +15,10 @@ import click
 @click.option("--anonymize", is_flag=True, help="Leave out what is private: see below.")
 @click.option("--mapping", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="With --anonymize, write here what stands for what, as JSON.")
-def command(source: str, target: str, kallsyms: Path | None, anonymize: bool, mapping: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Replace OUT, and the mapping, if they exist.")
+def command(
+    source: str, target: str, kallsyms: Path | None, anonymize: bool, mapping: Path | None, force: bool
+) -> None:
     """Write the trace IN again as OUT.
 
     IN is Parquet, CSV, perf.data, trace.dat (read through trace-cmd), ftrace text or perf script text, plain or
@@ -34,16 +37,16 @@ def command(source: str, target: str, kallsyms: Path | None, anonymize: bool, ma
     """
     from memtrace import compiled
     from memtrace.progress import Progress
-    from memtrace.trace.anonymize import Anonymiser, check_mapping
-    from memtrace.trace.convert import check_target, convert
+    from memtrace.trace.anonymize import Anonymiser
+    from memtrace.trace.convert import check_mapping, check_target, convert
     from memtrace.trace.source import open_trace
 
     compiled.check()
-    check_target(source, target)
+    check_target(source, target, force)
     if mapping is not None:
         if not anonymize:
             raise click.UsageError("--mapping goes with --anonymize, which was not given.")
-        check_mapping(mapping, source, target)
+        check_mapping(mapping, source, target, force=force)
     with Progress("reading", unit="B") as reading:
         reader = open_trace(source, progress=reading, symbols=kallsyms)
     with reader:
@@ -52,7 +55,7 @@ def command(source: str, target: str, kallsyms: Path | None, anonymize: bool, ma
             with Progress("looking for what is private") as looking:
                 anonymiser = Anonymiser(reader, looking)
         with Progress("writing") as writing:
-            rows = convert(reader, target, writing, anonymiser)
+            rows = convert(reader, target, writing, anonymiser, force)
         click.echo(f"{target}: {rows:,} rows from {reader.format} {source}")
         for cause, count in sorted(reader.problems.items()):
             place = reader.problem_rows.get(cause, 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memtrace.errors import ConfigError, TraceError
+from memtrace.errors import ConfigError
 from memtrace.trace.convert import check_target
 from memtrace.trace.csv import CsvTraceWriter
 from memtrace.trace.parquet import ParquetTraceWriter
@@ -193,10 +193,7 @@ def write_trace(
     TraceError
         When ``out`` cannot be written, or exists.
     """
-    check_target("-", out)
-    if Path(out).exists() and not force:
-        raise TraceError("exists already; expected a new name. Choose another, or replace it with --force "
-                         "(force=True).", out)  # fmt: skip
+    check_target("-", out, force)
     writer: ParquetTraceWriter | CsvTraceWriter | None = None
     rows = start_ns = end_ns = 0
     try:

@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from memtrace.errors import TraceError
-
 from .naming import DESCRIPTOR_CACHES
 from .ownership import find_direct_map
 from .pointer_map import PLAIN_BELOW, PointerMap
@@ -180,15 +178,6 @@ class Anonymiser:
         part = Path(f"{path}.{os.getpid()}.part")
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
-
-
-def check_mapping(path: str | Path, *others: str | Path) -> None:
-    """Raises TraceError when a mapping cannot be written there; asked before a long reading."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise TraceError("cannot be written there; expected a file in an existing directory.", path)
-    if target.exists() or any(Path(other) == target for other in others):
-        raise TraceError("it is there already; expected a new file. Remove it, or choose another name.", path)
 
 
 def known_caches() -> re.Pattern[str]:

@@ -17,7 +17,7 @@ SUFFIXES = (".parquet", ".csv")
 
 def convert(
     reader: TraceReader, out: str | Path, progress: Callable[[int, int], None] | None = None,
-    anonymiser: Anonymiser | None = None,
+    anonymiser: Anonymiser | None = None, force: bool = False,
 ) -> int:  # fmt: skip
     """
     Writes all rows of a trace to a new file; nothing is left behind when it fails.
@@ -32,6 +32,8 @@ def convert(
         Called with (rows written, rows in all).
     anonymiser
         Of this reader; its rows are written instead.
+    force
+        Replace the file if it exists.
 
     Returns
     -------
@@ -40,9 +42,9 @@ def convert(
     Raises
     ------
     TraceError
-        When the format of ``out`` is not known, or ``out`` is the trace itself.
+        When the format of ``out`` is not known, or it exists, or is the trace itself.
     """
-    check_target(reader.path, out)
+    check_target(reader.path, out, force)
     path = Path(out)
     vocab = anonymiser.vocab if anonymiser is not None else reader.vocab
     writer: ParquetTraceWriter | CsvTraceWriter
@@ -66,7 +68,7 @@ def convert(
     return rows
 
 
-def check_target(source: str | Path, out: str | Path) -> None:
+def check_target(source: str | Path, out: str | Path, force: bool = False) -> None:
     """Raises TraceError when ``out`` cannot be written; asked before a long reading, not after it."""
     path = Path(out)
     if path.suffix not in SUFFIXES:
@@ -75,3 +77,21 @@ def check_target(source: str | Path, out: str | Path) -> None:
         raise TraceError("cannot be written there; expected a file in an existing directory.", out)
     if str(source) != "-" and path.exists() and Path(source).exists() and path.samefile(source):
         raise TraceError("it is the input itself; expected another file. Choose another name.", out)
+    check_new(out, force)
+
+
+def check_new(out: str | Path, force: bool) -> None:
+    """Raises TraceError when ``out`` exists and may not be replaced."""
+    if Path(out).exists() and not force:
+        raise TraceError("exists already; expected a new name. Choose another, or replace it with --force "
+                         "(force=True).", out)  # fmt: skip
+
+
+def check_mapping(path: str | Path, *others: str | Path, force: bool = False) -> None:
+    """Raises TraceError when a mapping cannot be written there; asked before a long reading."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise TraceError("cannot be written there; expected a file in an existing directory.", path)
+    if any(Path(other) == target for other in others):
+        raise TraceError("it is the trace; expected a file of its own. Choose another name.", path)
+    check_new(path, force)

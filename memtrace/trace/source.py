@@ -318,6 +318,9 @@ def _open_file(shown: str) -> BinaryIO:
             raise IsADirectoryError
         return open(shown, "rb")
     except FileNotFoundError:
+        if "://" in shown:
+            raise TraceError("an address; expected a file of this machine. Copy it here, or let `memtrace compare`, "
+                             "which reads addresses, replay it.", shown) from None  # fmt: skip
         folder = os.path.dirname(shown) or "."
         names = os.listdir(folder) if os.path.isdir(folder) else []
         near = difflib.get_close_matches(os.path.basename(shown), names, 3)

@@ -123,6 +123,34 @@ def test_convert_refuses_a_bad_target_before_it_reads(tmp_path: Path, memtrace: 
     assert path.read_text() == GOOD
 
 
+def test_convert_replaces_files_only_when_told(tmp_path: Path, memtrace: Run) -> None:
+    path, out, mapping = written(tmp_path, GOOD), tmp_path / "out.csv", tmp_path / "private.json"
+    private = ("--anonymize", "--mapping", mapping)
+    out.write_text("mine")
+    assert "exists already" in memtrace("convert", path, out)[2] and out.read_text() == "mine"
+    assert memtrace("convert", path, out, "--force")[0] == 0 and out.read_text() != "mine"
+    out.unlink()
+    mapping.write_text("mine")
+    assert "private.json: exists already" in memtrace("convert", path, out, *private)[2] and not out.exists()
+    assert memtrace("convert", path, out, *private, "--force")[0] == 0 and mapping.read_text() != "mine"
+    assert "it is the trace" in memtrace("convert", path, out, "--anonymize", "--mapping", out, "--force")[2]
+
+
+def test_an_address_is_told_from_a_missing_file(memtrace: Run) -> None:
+    code, _, err = memtrace("info", "s3://bucket/trace.parquet")
+    assert code == 1 and "an address; expected a file of this machine" in err
+
+
+def test_compare_says_which_folder_is_no_run(tmp_path: Path, memtrace: Run) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{}")
+    (tmp_path / "other").mkdir()
+    code, _, err = memtrace("compare", tmp_path / "run", tmp_path / "other")
+    assert code == 2 and f"{tmp_path / 'other'}: a folder without a manifest.json" in err
+    code, _, err = memtrace("compare", tmp_path / "run", written(tmp_path, GOOD))
+    assert code == 2 and f"{tmp_path / 'run'}: a run folder, and not one of two" in err
+
+
 def test_what_is_counted_is_printed(tmp_path: Path, memtrace: Run) -> None:
     path = written(tmp_path, GOOD.replace("node\n", "node,pid\n").replace(",\n", ",,7\n") + "3,0,my_event,,,,,,,\n")
     code, out, err = memtrace("convert", path, tmp_path / "out.parquet")
