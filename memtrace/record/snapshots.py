@@ -58,10 +58,11 @@ def _slab_folders(root: Path) -> tuple[dict[str, dict[str, str]], list[tuple[str
     except OSError:
         return {}, []
     for entry in entries:
-        if entry.is_symlink():
-            links.append((entry.name, entry.readlink().name))
-        elif entry.is_dir():
-            caches[entry.name] = _attributes(entry)
+        with suppress(OSError):  # a cache may have been destroyed since
+            if entry.is_symlink():
+                links.append((entry.name, entry.readlink().name))
+            elif entry.is_dir():
+                caches[entry.name] = _attributes(entry)
     return caches, links
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from perf_recording import record_once
 
 from memtrace.cli.record import command
 from memtrace.errors import ConfigError
 from memtrace.record.rights import NEEDED, USEFUL, Host, plan
-from memtrace.record.snapshots import take
+from memtrace.record.snapshots import PROC_FILES, take
 from memtrace.snapshot.proc import read_proc
 from memtrace.trace.source import open_trace
 
@@ -74,14 +78,39 @@ def test_no_tracefs_says_how_to_mount_it(tmp_path: Path, host: Host) -> None:
     assert "perf: " in str(error.value) and "tracefs: " in str(error.value)
 
 
+def readable(name: str) -> bool:
+    try:
+        Path("/proc", name).read_bytes()
+    except OSError:
+        return False
+    return True
+
+
 def test_snapshot_of_this_machine_can_be_read_again(tmp_path: Path) -> None:
     problems = take(Host(), tmp_path / "start")
+    if not readable("zoneinfo"):
+        pytest.skip("no zones to read here: " + " ".join(problems))
     found = read_proc(tmp_path / "start")
     assert found.zones and found.vmstat and found.meminfo
-    if os.geteuid() == 0:
-        assert not problems
-    else:
-        assert all("/proc/" in line for line in problems)
+    assert [line.partition(":")[0] for line in problems] == [
+        f"/proc/{name}" for name in PROC_FILES if not readable(name)]
+
+
+def test_a_cache_that_goes_while_it_is_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slab = tmp_path / "sys/kernel/slab"
+    for name in ("gone", "stays"):
+        (slab / name).mkdir(parents=True)
+        (slab / name / "order").write_text("3\n")
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "gone":
+            shutil.rmtree(folder)
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    take(Host(tmp_path / "proc", tmp_path / "sys"), tmp_path / "start")
+    assert json.loads((tmp_path / "start/sys_kernel_slab.json").read_text()) == {"stays": {"order": "3"}}
 
 
 @pytest.mark.parametrize("arguments", [["-o", "x.csv"], ["-o", "no/x.parquet"], ["--", "no-such-program-here"]])
@@ -106,12 +135,28 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert isinstance(result.exception, ConfigError) and "not the snapshots" in str(result.exception)
 
 
-@pytest.mark.parametrize("recorder", ["perf", "tracefs"])
-def test_a_command_is_recorded_with_its_snapshots(tmp_path: Path, recorder: str) -> None:
+def needs(recorder: str, scratch: Path) -> None:
+    """Skips where this machine cannot record, which only trying tells: a container may refuse what root may do."""
     try:
         plan(Host(), recorder)
     except ConfigError as error:
         pytest.skip(f"no recording here: {error}")
+    if recorder == "perf":
+        record_once(scratch)
+        return
+    instance = Host().tracefs / "instances" / f"memtrace-test-{os.getpid()}"
+    try:
+        instance.mkdir()
+        instance.rmdir()
+    except OSError as error:
+        pytest.skip(f"no ring buffer can be made here: {error}")
+
+
+@pytest.mark.parametrize("recorder", ["perf", "tracefs"])
+def test_a_command_is_recorded_with_its_snapshots(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, recorder: str
+) -> None:
+    needs(recorder, tmp_path_factory.mktemp("tried"))
     out = tmp_path / "t.parquet"
     arguments = ["-o", str(out), "--recorder", recorder, "--", "sh", "-c", "ls -lR /etc >/dev/null 2>&1; exit 3"]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
@@ -137,9 +182,12 @@ import os, sys
 from memtrace.cli.main import main
 import encodings.ascii, memtrace.cli.record, memtrace.record.record, memtrace.compiled, memtrace.units
 # All of it now: where Python lies may be closed to that user.
-os.setgroups([])
-os.setresgid(65534, 65534, 65534)
-os.setresuid(65534, 65534, 65534)
+try:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+except OSError as error:
+    sys.exit(f"CANNOT: {error}")
 sys.argv = ["memtrace", "record", "-o", "t.parquet", *sys.argv[1:], "--", "true"]
 main()
 """
@@ -152,8 +200,10 @@ def test_a_process_without_rights_is_told_what_is_missing(recorder: str) -> None
         pytest.skip("needs root, to give up its rights")
     command = [sys.executable, "-c", UNPRIVILEGED, "--recorder", recorder]
     run = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+    if run.stderr.startswith("CANNOT"):  # a container that has no other users
+        pytest.skip(run.stderr.strip())
     assert run.returncode == 1 and not run.stdout
     assert run.stderr.startswith("memtrace: error: cannot record on this machine. ") and run.stderr.count("\n") == 1
     for name in ("perf", "tracefs") if recorder == "auto" else (recorder,):
         assert f" {name}: " in run.stderr
-    assert "expected" in run.stderr and "root" in run.stderr
+    assert "expected" in run.stderr and ("root" in run.stderr or "Install" in run.stderr)

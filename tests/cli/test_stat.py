@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from perf_recording import perf, record, sorted_wholly
 
 from memtrace.cli.stat import command
 from memtrace.errors import ConfigError
 
-PERF = runpy.run_path(str(Path(__file__).with_name("perf_recording.py")))
 HEADER = "ts_ns,cpu,event,ptr,call_site,bytes_req,bytes_alloc,order,pfn,migratetype,gfp_flags\n"
 SLAB = HEADER + (
     "0,0,kmalloc,16,a,60,64,,,,\n"
@@ -115,71 +114,90 @@ def test_wrong_values_name_what_was_expected(slab_trace: Path, arguments: list[s
 def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A perf.data, sorted wholly, and its text."""
     folder = tmp_path_factory.mktemp("perf")
-    data = PERF["sorted_wholly"](PERF["record"](folder))
+    data = sorted_wholly(record(folder))
     text = folder / "perf.txt"
-    text.write_text(PERF["perf"]("script", "-i", data, "--ns"))
+    text.write_text(perf("script", "-i", data, "--ns"), encoding="utf-8")
     return data, text
 
 
-def perf_rows(text: str) -> list[tuple[Any, ...]]:
-    """(name, allocated, requested, hits, pingpong, frag) of each row of a slab table of perf kmem."""
+Row = tuple[str, int, int, int, int, float]
+"""Name, allocated, requested, hits, ping-pongs, share of what was allocated that nobody asked for in percent."""
+
+
+def perf_rows(text: str) -> list[Row]:
+    """The rows of a slab table of perf kmem."""
     row = re.compile(r" (\S+) +\| +(\d+)/\d+ +\| +(\d+)/\d+ +\| +(\d+) \| +(\d+) \| +([\d.]+)%")
     found = filter(None, map(row.match, text.splitlines()))
-    return [(match[1], *map(int, match.groups()[1:5]), match[6]) for match in found]
+    return [(name, int(alloc), int(req), int(hit), int(pingpong), float(frag))
+            for name, alloc, req, hit, pingpong, frag in (match.groups() for match in found)]  # fmt: skip
 
 
-def our_row(row: dict[str, Any], key: str) -> tuple[Any, ...]:
-    name = f"{row[key]:#018x}" if key == "ptr" else row[key].replace("+0x", "+").split(" ")[0]
-    return (name, row["bytes_alloc"], row["bytes_req"], row["hit"], row["pingpong"], f"{row['frag_pct']:.3f}")
+def our_rows(rows: list[dict[str, Any]], key: str = "callsite") -> list[Row]:
+    return [(f"{row[key]:#018x}" if key == "ptr" else row[key].replace("+0x", "+").split(" ")[0], row["bytes_alloc"],
+             row["bytes_req"], row["hit"], row["pingpong"], round(row["frag_pct"], 3)) for row in rows]  # fmt: skip
+
+
+def by_name(rows: list[Row]) -> dict[str, list[int]]:
+    """Sums: the kernel has functions of one name, which perf tells apart by their addresses."""
+    sums: dict[str, list[int]] = {}
+    for name, *numbers, _ in rows:
+        sums[name] = [a + b for a, b in zip(sums.get(name, (0, 0, 0, 0)), numbers, strict=True)]
+    return sums
+
+
+def by_frag_hit_bytes(rows: list[Row]) -> list[tuple[float, int, int]]:
+    """What rows are sorted by: rows that are equal in it stand in any order."""
+    return [(row[5], row[3], row[1]) for row in rows]
 
 
 def test_slab_equals_perf_kmem(recording: tuple[Path, Path]) -> None:
     data, text = recording
-    theirs = PERF["perf"]("kmem", "-i", data, "--slab", "--caller", "stat")
+    theirs = perf("kmem", "-i", data, "--slab", "--caller", "stat")
     ours = stat(text, "--caller", "--alloc")["slab"]
     said = [int(n) for n in re.findall(r"^Total bytes.*: +(\d+)$", theirs, re.MULTILINE)]
     summary = ours["summary"]
     assert said == [summary[key] for key in ("bytes_requested", "bytes_allocated", "bytes_freed", "bytes_wasted")]
     assert f"/{summary['allocs']}" in theirs.splitlines()[-1]
-    # Among equals perf orders by address, a trace by name; so groups of equal rows are compared as sets.
     rows = perf_rows(theirs)
     assert len(rows) > 20
-    assert Counter(rows) == Counter(our_row(row, "callsite") for row in ours["caller"])
-    assert [row[1:] for row in rows[:20]] == [our_row(row, "callsite")[1:] for row in ours["caller"][:20]]
+    assert by_name(rows) == by_name(our_rows(ours["caller"]))
     direct = stat(data.with_name("perf.data"), "--caller")["slab"]  # as recorded, and read without perf
     assert direct["summary"] == summary
-    assert [our_row(row, "callsite")[1:] for row in direct["caller"][:20]] == [row[1:] for row in rows[:20]]
-    theirs = PERF["perf"]("kmem", "-i", data, "--slab", "--alloc", "-s", "bytes,hit,frag", "-l", 50, "stat")
+    theirs = perf("kmem", "-i", data, "--slab", "--alloc", "-s", "bytes,hit,frag", "-l", 50, "stat")
     mine = stat(text, "--alloc", "-s", "bytes,hit,frag", "-l", 50)["slab"]["alloc"]
-    assert perf_rows(theirs) == [our_row(row, "ptr") for row in mine]
+    assert perf_rows(theirs) == our_rows(mine, "ptr")
 
 
 def test_call_sites_as_addresses_equal_perf_kmem(recording: tuple[Path, Path], slab_trace: Path) -> None:
     """Addresses have no second name, so every row must be the same, its name too."""
     data, _ = recording
-    theirs = PERF["perf"]("kmem", "-i", data, "--slab", "--caller", "--raw-ip", "stat")
-    ours = stat(data, "--caller", "--raw-ip")["slab"]["caller"]
-    assert Counter(perf_rows(theirs)) == Counter(our_row(row, "callsite") for row in ours)
+    theirs = perf_rows(perf("kmem", "-i", data, "--slab", "--caller", "--raw-ip", "stat"))
+    ours = our_rows(stat(data, "--caller", "--raw-ip")["slab"]["caller"])
+    assert Counter(theirs) == Counter(ours)
+    assert by_frag_hit_bytes(theirs) == by_frag_hit_bytes(ours)
     told = CliRunner().invoke(command, [str(slab_trace), "--raw-ip"])
     assert told.exit_code == 0 and "is csv" in told.stderr
 
 
 def test_pages_equal_perf_kmem(recording: tuple[Path, Path]) -> None:
     data, text = recording
-    theirs = PERF["perf"]("kmem", "-i", data, "--page", "--caller", "stat")
+    theirs = perf("kmem", "-i", data, "--page", "--caller", "stat")
     ours = stat(text, "--page", "--caller")["page"]
     totals = [int(n) for n in re.findall(r"^Total .*: +(\d+) +\[", theirs, re.MULTILINE)]
     keys = ("allocs", "frees", "alloc_freed", "alloc_only", "free_only", "fails")
     assert totals == [ours["summary"][key] for key in keys]
     row = re.compile(r" +(\d+) \| +(\d+) \| +(\d+) \| +\S+ \| (\S+) +\| (.*)")
-    found: Counter[tuple[int, int, str]] = Counter()
-    for match in map(row.match, theirs.splitlines()):
-        if match:  # perf splits by where in the kernel the event fired, which a trace does not have
-            found[int(match[3]), int(match[1]), match[4]] += int(match[2])
-    mine: Counter[tuple[int, int, str]] = Counter()
+    # perf splits by where in the kernel the event fired, which a trace does not have.
+    hits: tuple[Counter[tuple[int, str]], ...] = (Counter(), Counter())
+    kilobytes: tuple[Counter[tuple[int, str]], ...] = (Counter(), Counter())
+    for match in filter(None, map(row.match, theirs.splitlines())):
+        hits[0][int(match[3]), match[4]] += int(match[2])
+        kilobytes[0][int(match[3]), match[4]] += int(match[1])
     for one in ours["caller"]:
-        mine[one["order"], one["bytes"] // 1024, one["gfp"]] += one["hit"]
-    assert found == mine
+        hits[1][one["order"], one["gfp"]] += one["hit"]
+        kilobytes[1][one["order"], one["gfp"]] += one["bytes"] // 1024
+    assert hits[0] and hits[0] == hits[1]
+    assert kilobytes[0] == kilobytes[1]
 
 
 def test_requests_alone_waste_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from perf_recording import same_place
 
 from memtrace.cli.convert import command
 from memtrace.errors import TraceError
@@ -91,7 +92,7 @@ NUMBERS = ("ts_ns", "cpu", "task", "ptr", "bytes_req", "bytes_alloc", "node", "o
 
 
 def columns(path: Path) -> dict[str, Any]:
-    """Every column over the whole trace, codes as strings and flags as masks."""
+    """Every column over the whole trace but rows of losses; codes as strings and flags as masks."""
     found: dict[str, list[np.ndarray]] = {}
     with open_trace(path) as reader:
         for chunk in reader.chunks():
@@ -103,7 +104,9 @@ def columns(path: Path) -> dict[str, Any]:
                 if name == "gfp_flags":
                     names = [parse_gfp(text) for text in names]
                 found.setdefault(name, []).append(np.array(names, object)[getattr(chunk, name)])
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    whole = {name: np.concatenate(parts) for name, parts in found.items()}
+    kept = whole["event_name"] != "lost_events"
+    return {name: values[kept] for name, values in whole.items()}
 
 
 def test_it_equals_the_kernels_own_text(recording: tuple[Path, Path]) -> None:
@@ -112,11 +115,13 @@ def test_it_equals_the_kernels_own_text(recording: tuple[Path, Path]) -> None:
     for name in ours:
         if name == "ts_ns":  # the text has microseconds
             assert np.abs(ours[name] - theirs[name]).max() <= 1000
-        elif name == "call_site":  # the text has the function's size behind it
-            assert [site.split("/")[0] for site in theirs[name]] == list(ours[name])
+        elif name == "call_site":  # the text has the function's size and module behind it
+            sites = set(zip(ours[name].tolist(), theirs[name].tolist(), strict=True))
+            assert [pair for pair in sites if not same_place(*pair)] == []
         elif name != "ptr":
             assert (ours[name] == theirs[name]).all(), name
-    # The text's pointers are hashed where the kernel hashes them: they tell the same objects apart.
+    # The text's pointers are hashed where the kernel hashes them: they tell the same objects apart. A hash has 32 bits,
+    # so that among 10 000 objects two are taken for one in one run of a hundred.
     pairs = set(zip(ours["ptr"].tolist(), theirs["ptr"].tolist(), strict=True))
-    assert len(pairs) == len({ours for ours, _ in pairs}) == len({theirs for _, theirs in pairs})
+    assert len(pairs) == len({ours for ours, _ in pairs}) <= len({theirs for _, theirs in pairs}) + 5
     assert ours["ptr"].max() >= 1 << 31
