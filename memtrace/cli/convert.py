@@ -47,8 +47,10 @@ def command(
         if not anonymize:
             raise click.UsageError("--mapping goes with --anonymize, which was not given.")
         check_mapping(mapping, source, target, force=force)
+    # What is to become Parquet, and is not to be changed, can be written while it is read.
+    keep = Path(target) if target.endswith(".parquet") and not anonymize else None
     with Progress("reading", unit="B") as reading:
-        reader = open_trace(source, progress=reading, symbols=kallsyms)
+        reader = open_trace(source, progress=reading, symbols=kallsyms, keep=keep)
     with reader:
         anonymiser = None
         if anonymize:

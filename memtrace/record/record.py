@@ -102,7 +102,7 @@ def record(
         path = _run(host, chosen, folder, command, seconds, buffer_bytes, found, say)
         say("writing the trace")
         made = folder / "made.parquet"
-        with open_trace(path) as reader:
+        with open_trace(path, keep=made) as reader:
             found.rows = convert(reader, made)
             found.warnings += _warnings(chosen, reader)
         _put_in_place(folder, made, found)

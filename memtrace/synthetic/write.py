@@ -12,7 +12,7 @@ import numpy as np
 from memtrace.errors import ConfigError
 from memtrace.trace.convert import check_target
 from memtrace.trace.csv import CsvTraceWriter
-from memtrace.trace.parquet import ParquetTraceWriter
+from memtrace.trace.parquet_writer import ParquetTraceWriter
 from memtrace.trace.schema import EventChunk, TraceVocab
 
 from .catalogue import load_workload

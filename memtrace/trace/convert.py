@@ -9,7 +9,7 @@ from memtrace.errors import TraceError
 
 from .anonymize import Anonymiser
 from .csv import CsvTraceWriter
-from .parquet import ParquetTraceWriter
+from .parquet_writer import ParquetTraceWriter
 from .source import TraceReader
 
 SUFFIXES = (".parquet", ".csv")
@@ -21,6 +21,8 @@ def convert(
 ) -> int:  # fmt: skip
     """
     Writes all rows of a trace to a new file; nothing is left behind when it fails.
+
+    Of a trace that `open_trace` was to keep as ``out`` nothing is left to be written.
 
     Parameters
     ----------
@@ -44,8 +46,10 @@ def convert(
     TraceError
         When the format of ``out`` is not known, or it exists, or is the trace itself.
     """
-    check_target(reader.path, out, force)
     path = Path(out)
+    if reader.kept is not None and reader.kept == path:
+        return reader.rows or 0
+    check_target(reader.path, out, force)
     vocab = anonymiser.vocab if anonymiser is not None else reader.vocab
     writer: ParquetTraceWriter | CsvTraceWriter
     if path.suffix == ".parquet":
@@ -61,10 +65,10 @@ def convert(
             rows += len(chunk)
             if progress is not None:
                 progress(rows, reader.rows or 0)
+        writer.close()
     except BaseException:
         writer.abort()
         raise
-    writer.close()
     return rows
 
 

@@ -1,13 +1,12 @@
 """
-Canonical Parquet, in both directions.
+Reading canonical Parquet; ``parquet_writer`` writes it.
 
-Reading takes what other tools write too: dictionary or plain strings, other integer types, nulls or
+It takes what other tools write too: dictionary or plain strings, other integer types, nulls or
 "no such field" values, missing optional columns, a ``pid`` instead of a ``task``.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -324,103 +323,6 @@ class ParquetTrace:
             lut = np.array([*(self.vocab.text.code(text) for text in encoded.dictionary.to_pylist()), -1], np.int32)
             codes[rows] = lut[_indices(encoded)]
         return codes
-
-
-class ParquetTraceWriter:
-    """
-    Writes canonical Parquet: under a temporary name, put in place by `close`.
-
-    Parameters
-    ----------
-    path
-        Where to; an existing file is replaced.
-    vocab
-        Of the chunks that will be written.
-    metadata
-        Key-value pairs for the file's footer.
-    drop_empty
-        Leave out those of OPTIONAL_COLUMNS that no row has; finding out costs writing twice.
-    columns
-        Write only these of ``ARROW_TYPES``, all of them; instead of ``drop_empty``, when it is known before.
-    scratch
-        The file is read again soon and then deleted: quick rather than small.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        vocab: TraceVocab,
-        metadata: dict[str, str] | None = None,
-        *,
-        drop_empty: bool = True,
-        columns: Sequence[str] | None = None,
-        scratch: bool = False,
-    ) -> None:
-        self._path = Path(path)
-        self._part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-        self._vocab = vocab
-        self._scratch = scratch
-        self._empty = set(OPTIONAL_COLUMNS) if drop_empty and columns is None else set()
-        self._dictionaries: dict[str, pa.Array] = {}
-        self._names = [name for name in ARROW_TYPES if columns is None or name in columns]
-        self._schema = pa.schema([(name, ARROW_TYPES[name]) for name in self._names], metadata=metadata)
-        self._writer = self._open(self._part, self._schema)
-
-    def write(self, chunk: EventChunk, text: Any = None) -> None:
-        """Appends rows; ``text`` is a pyarrow string array that replaces the chunk's own column."""
-        if not len(chunk):
-            return
-        columns = [self._column(name, chunk, text) for name in self._names]
-        self._empty -= {
-            name for name, column in zip(self._names, columns, strict=True) if column.null_count < len(column)
-        }
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
-
-    def close(self) -> None:
-        """Puts the file in place."""
-        self._writer.close()
-        if self._empty:
-            self._rewrite()
-        os.replace(self._part, self._path)
-
-    def abort(self) -> None:
-        """Leaves nothing behind."""
-        self._writer.close()
-        self._part.unlink(missing_ok=True)
-
-    def _open(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-        strings = [name for name in schema.names if name in STRING_COLUMNS]
-        if self._scratch:
-            return pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=strings,
-                                    write_statistics=list(OPTIONAL_COLUMNS))  # which `has` asks for
-        return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=[*strings, "text"])
-
-    def _rewrite(self) -> None:
-        """Only at the end is it known which optional columns stayed empty; this leaves them out."""
-        kept = [field for field in self._schema if field.name not in self._empty]
-        schema = pa.schema(kept, metadata=self._schema.metadata)
-        part = self._part.with_suffix(".part2")
-        with pq.ParquetFile(self._part) as source, self._open(part, schema) as writer:
-            for group in range(source.num_row_groups):
-                writer.write_table(source.read_row_group(group, columns=schema.names).cast(schema))
-        os.replace(part, self._part)
-
-    def _column(self, name: str, chunk: EventChunk, text: Any) -> pa.Array:
-        if name == "text":
-            if text is None:
-                text = pa.array([None, *self._vocab.text.names], pa.string()).take(pa.array(chunk.text + 1))
-            return text.cast(pa.string())
-        if name in STRING_COLUMNS:
-            codes = chunk.event_name if name == "event" else getattr(chunk, name)
-            vocab: Vocab = getattr(self._vocab, STRING_COLUMNS[name])
-            known = self._dictionaries.get(name)
-            if known is None or len(known) != len(vocab):
-                known = self._dictionaries[name] = pa.array(vocab.names, pa.string())
-            return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), known)
-        values = getattr(chunk, name)
-        if name in ("ts_ns", "cpu", "ptr") or (self._scratch and name != "task"):  # "no such field" values do as well
-            return pa.array(values)
-        return pa.array(values, mask=values == ABSENT[name])
 
 
 def _values(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:

@@ -267,7 +267,8 @@ class PerfSamples(LittleEndian):
         lost: cython.longlong = cython.cast(cython.longlong, self.number(n_at, 8))
         if self.lost_cpu > 0 and size >= self.lost_cpu + 16:
             rows: Rows = self.rows
-            rows.cpu[rows.n] = min(cython.cast(cython.int, self.number(at + size - self.lost_cpu, 4)), MAX_CPU)
+            cpu: cython.longlong = self.number(at + size - self.lost_cpu, 4)
+            rows.cpu[rows.n] = cython.cast(cython.short, min(cpu, MAX_CPU))
         return self.lost_row(time, lost)
 
     @cython.cfunc

@@ -1,8 +1,8 @@
 """
 One way to open every kind of trace: whatever it was, what is read from it afterwards is Parquet.
 
-Text, CSV and compressed input is parsed once, into a temporary canonical Parquet file; so a trace can be
-read again, from standard input too, and is never wholly in memory.
+Text, CSV, perf.data and compressed input is parsed once, into a canonical Parquet file; so a trace can be read again,
+from standard input too, and is never wholly in memory. The file is a temporary one, unless somebody wants to keep it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,8 @@ from memtrace.errors import TraceError
 
 from .csv_tokenizer import CSV_COLUMNS, CsvTokenizer
 from .interner import Rows
-from .parquet import OPTIONAL_COLUMNS, ParquetTrace, ParquetTraceWriter
+from .parquet import OPTIONAL_COLUMNS, ParquetTrace
+from .parquet_writer import ParquetTraceWriter
 from .perf_data import PerfData
 from .perf_header import MAGIC, MAGIC_SWAPPED
 from .problems import Problems, Settler
@@ -55,15 +57,19 @@ class TraceReader:
         Strings of the chunks; grows while they are read.
     rows
         Number of rows.
+    kept
+        The Parquet file that `open_trace` was to keep what it parsed in; None when there was nothing to parse.
     """
 
     def __init__(
-        self, path: str, format: str, trace: ParquetTrace, problems: Problems, spool: Any, digest: str
-    ) -> None:
+        self, path: str, format: str, trace: ParquetTrace, problems: Problems, spool: Any, digest: str,
+        kept: Path | None = None,
+    ) -> None:  # fmt: skip
         self.path = path
         self.format = format
         self.vocab = trace.vocab
         self.rows: int | None = trace.rows
+        self.kept = kept
         self._trace = trace
         self._parse_problems = problems
         self._problems = problems
@@ -144,7 +150,7 @@ class TraceReader:
 
 def open_trace(
     path: str | Path, *, progress: Progress | None = None, columns: Sequence[str] | None = None,
-    symbols: Path | None = None, name_sites: bool = True,
+    symbols: Path | None = None, name_sites: bool = True, keep: Path | None = None,
 ) -> TraceReader:  # fmt: skip
     """
     Opens a trace of any kind (docs/trace-formats.md), plain or compressed with gzip or zstd.
@@ -161,6 +167,9 @@ def open_trace(
         Of perf.data: a copy of the recorded kernel's /proc/kallsyms, see `PerfData`.
     name_sites
         Of perf.data: False leaves call sites addresses.
+    keep
+        Where the Parquet file stays that is made of anything else: small rather than quick, there when it is whole,
+        and then in place of what was there. None takes a temporary one.
 
     Raises
     ------
@@ -179,50 +188,56 @@ def open_trace(
         if again and head.startswith(_PARQUET):
             return _finish(shown, "parquet", ParquetTrace(path, TraceVocab(), columns), Problems(), None, "")
         try:
-            return _spooled(shown, source, columns, again, symbols, name_sites)
+            return _spooled(shown, source, columns, again, symbols, name_sites, keep)
         except OSError as error:
             raise TraceError(f"cannot be read to its end ({error}); expected a whole file. Copy or record it again.",
                              shown) from error  # fmt: skip
 
 
 def _spooled(
-    shown: str, source: _Input, columns: Sequence[str] | None, again: bool, symbols: Path | None, name_sites: bool
-) -> TraceReader:
-    """Puts what comes in into a temporary Parquet file."""
+    shown: str, source: _Input, columns: Sequence[str] | None, again: bool, symbols: Path | None, name_sites: bool,
+    keep: Path | None,
+) -> TraceReader:  # fmt: skip
+    """Puts what comes in into a Parquet file."""
     spool = tempfile.TemporaryDirectory(prefix="memtrace-")
     try:
         plain = source.peek(len(TRACE_DAT)).startswith((MAGIC, MAGIC_SWAPPED, TRACE_DAT))
         stream = _Head(_decompressed(source))
         target = Path(spool.name) / "trace.parquet"
-        problems = Problems()
+        parsed = _Parsed(shown, Problems(), target, keep)
         if stream.head.startswith(_PARQUET):
-            format = "parquet"
             _copy(stream, target)
-        elif stream.head.startswith((MAGIC, MAGIC_SWAPPED)):
+            trace = ParquetTrace(target, TraceVocab(), columns, shown)
+            return _finish(shown, "parquet", trace, parsed.problems, spool, source.hexdigest())
+        if stream.head.startswith((MAGIC, MAGIC_SWAPPED)):
             format = "perf.data"
             file = _whole_file(shown, stream, again and plain, spool.name)
-            _read_perf_data(PerfData(file, shown, TraceVocab(), symbols, name_sites), target, problems, source.progress)
+            parsed.perf_data(PerfData(file, shown, TraceVocab(), symbols, name_sites), source.progress)
         elif stream.head.startswith(TRACE_DAT):
             format = "trace.dat"
             file = _whole_file(shown, stream, again and plain, spool.name)
             with TraceCmdReport(file, shown, source.progress) as report:
-                _parse(shown, _Head(report), target, problems, is_csv=False)
+                parsed.text(_Head(report), is_csv=False)
         else:
-            format = _parse(shown, stream, target, problems, _is_csv(shown, stream.head))
-        trace = ParquetTrace(target, TraceVocab(), columns, shown)
-        return _finish(shown, format, trace, problems, spool, source.hexdigest())
+            format = parsed.text(stream, _is_csv(shown, stream.head))
+        trace = ParquetTrace(keep or target, TraceVocab(), columns, shown)
+        return _finish(shown, format, trace, parsed.problems, spool, source.hexdigest(), keep)
     except BaseException:
         spool.cleanup()
         raise
 
 
 def _finish(
-    shown: str, format: str, trace: ParquetTrace, problems: Problems, spool: Any, digest: str
+    shown: str, format: str, trace: ParquetTrace, problems: Problems, spool: Any, digest: str, kept: Path | None = None
 ) -> TraceReader:
     if not trace.rows:
         trace.close()
-        raise TraceError("no rows; expected at least one event. Was anything recorded?", shown)
-    return TraceReader(shown, format, trace, problems, spool, digest)
+        raise _no_rows(shown)
+    return TraceReader(shown, format, trace, problems, spool, digest, kept)
+
+
+def _no_rows(shown: str) -> TraceError:
+    return TraceError("no rows; expected at least one event. Was anything recorded?", shown)
 
 
 def _whole_file(shown: str, stream: _Head, as_it_is: bool, folder: str) -> Path:
@@ -234,61 +249,96 @@ def _whole_file(shown: str, stream: _Head, as_it_is: bool, folder: str) -> Path:
     return file
 
 
-def _parse(shown: str, stream: _Head, target: Path, problems: Problems, is_csv: bool) -> str:
-    """Parses CSV or log text into ``target``; its format."""
-    _check_text(shown, stream.head, is_csv)
-    vocab = TraceVocab()
-    rows = Rows(ROWS_PER_CHUNK)
-    tokenizer = CsvTokenizer(rows, vocab, shown) if is_csv else TextTokenizer(rows, vocab, shown)
-    settler = Settler(problems, vocab.event.code(LOST_EVENTS))
-    writer = ParquetTraceWriter(target, vocab, drop_empty=False, scratch=True)
-    n_rows = 0
-    try:
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """
+    The one reading of what is not Parquet: its rows go to ``keep``, else to ``target``, when all of it could be read.
+
+    Attributes
+    ----------
+    problems
+        Gets what was wrong with it.
+    """
+
+    shown: str
+    problems: Problems
+    target: Path
+    keep: Path | None
+
+    def perf_data(self, data: PerfData, progress: Progress | None) -> None:
+        self._write(self._samples(data, progress), data.vocab)
+
+    def text(self, stream: _Head, is_csv: bool) -> str:
+        """Parses CSV or log text; its format."""
+        _check_text(self.shown, stream.head, is_csv)
+        vocab = TraceVocab()
+        rows = Rows(ROWS_PER_CHUNK)
+        if is_csv:
+            self._write(self._csv_rows(stream, CsvTokenizer(rows, vocab, self.shown)), vocab)
+            return "csv"
+        tokenizer = TextTokenizer(rows, vocab, self.shown)
+        self._write(self._log_rows(stream, tokenizer), vocab)
+        return "perf-script" if tokenizer.perf else "ftrace"
+
+    def _write(self, chunks: Iterator[tuple[EventChunk, Any]], vocab: TraceVocab) -> None:
+        if self.keep is not None:
+            writer = ParquetTraceWriter(self.keep, vocab)
+        else:
+            writer = ParquetTraceWriter(self.target, vocab, drop_empty=False, scratch=True)
+        n_rows = 0
+        try:
+            for chunk, text in chunks:
+                n_rows += len(chunk)
+                writer.write(chunk, text)
+            if not n_rows:
+                raise _no_rows(self.shown)
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+
+    def _samples(self, data: PerfData, progress: Progress | None) -> Iterator[tuple[EventChunk, Any]]:
+        settler = Settler(self.problems, data.vocab.event.code(LOST_EVENTS))
+        for chunk, text in data.chunks(progress):
+            settler.settle(chunk)
+            yield chunk, text
+        for cause, n in data.problems.items():
+            self.problems.add(cause, n)
+
+    def _csv_rows(self, stream: _Head, tokenizer: CsvTokenizer) -> Iterator[tuple[EventChunk, Any]]:
+        yield from self._settled(stream, tokenizer, tokenizer.vocab)
+        if not tokenizer.n_columns:
+            raise TraceError("no header row; expected ts_ns,cpu,event,ptr,… Was anything recorded?", self.shown)
+        for name in tokenizer.unknown_columns:
+            self.problems.add(f"column_ignored: {name}", 1, 1)
+
+    def _log_rows(self, stream: _Head, tokenizer: TextTokenizer) -> Iterator[tuple[EventChunk, Any]]:
+        n_rows = 0
+        for chunk, text in self._settled(stream, tokenizer, tokenizer.vocab):
+            n_rows += len(chunk)
+            yield chunk, text
+        for cause, n, first in zip(CAUSES, tokenizer.count, tokenizer.first_line, strict=True):
+            self.problems.add(cause, int(n), int(first))
+        self.problems.add("lost_events", int(tokenizer.lost), int(tokenizer.lost_line))
+        self.problems.add("overwritten_before_start", int(tokenizer.overwritten), 0)
+        if not n_rows:
+            raise TraceError(f"not a trace: none of its {tokenizer.line} lines is an event; expected Parquet, CSV with "
+                             "a header row, ftrace text or perf script text. See docs/trace-formats.md.", self.shown,
+                             min((int(at) for at in tokenizer.first_line if at), default=0))  # fmt: skip
+
+    def _settled(
+        self, stream: _Head, tokenizer: CsvTokenizer | TextTokenizer, vocab: TraceVocab
+    ) -> Iterator[tuple[EventChunk, Any]]:
+        settler = Settler(self.problems, vocab.event.code(LOST_EVENTS))
         for chunk, text, line in parsed_chunks(stream, tokenizer):
             settler.settle(chunk, line)
-            writer.write(chunk, text)
-            n_rows += len(chunk)
-        writer.close()
-    except BaseException:
-        writer.abort()
-        raise
-    if isinstance(tokenizer, CsvTokenizer):
-        if not tokenizer.n_columns:
-            raise TraceError("no header row; expected ts_ns,cpu,event,ptr,… Was anything recorded?", shown)
-        for name in tokenizer.unknown_columns:
-            problems.add(f"column_ignored: {name}", 1, 1)
-        return "csv"
-    for cause, n, first in zip(CAUSES, tokenizer.count, tokenizer.first_line, strict=True):
-        problems.add(cause, int(n), int(first))
-    problems.add("lost_events", int(tokenizer.lost), int(tokenizer.lost_line))
-    problems.add("overwritten_before_start", int(tokenizer.overwritten), 0)
-    if not n_rows:
-        raise TraceError(f"not a trace: none of its {tokenizer.line} lines is an event; expected Parquet, CSV with a "
-                         "header row, ftrace text or perf script text. See docs/trace-formats.md.",
-                         shown, min((int(at) for at in tokenizer.first_line if at), default=0))  # fmt: skip
-    return "perf-script" if tokenizer.perf else "ftrace"
+            yield chunk, text
 
 
 def _copy(stream: _Head, target: Path) -> None:
     with open(target, "wb") as file:
         while data := stream.read(1 << 20):
             file.write(data)
-
-
-def _read_perf_data(data: PerfData, target: Path, problems: Problems, progress: Progress | None) -> None:
-    """Writes the samples of a perf.data to ``target``."""
-    settler = Settler(problems, data.vocab.event.code(LOST_EVENTS))
-    writer = ParquetTraceWriter(target, data.vocab, drop_empty=False, scratch=True)
-    try:
-        for chunk, text in data.chunks(progress):
-            settler.settle(chunk)
-            writer.write(chunk, text)
-        writer.close()
-    except BaseException:
-        writer.abort()
-        raise
-    for cause, n in data.problems.items():
-        problems.add(cause, n)
 
 
 def _check_text(shown: str, head: bytes, is_csv: bool) -> None:

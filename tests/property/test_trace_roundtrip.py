@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memtrace.errors import TraceError
 from memtrace.trace.convert import convert
 from memtrace.trace.csv import quote
-from memtrace.trace.parquet import ParquetTraceWriter
+from memtrace.trace.parquet import ARROW_TYPES
+from memtrace.trace.parquet_writer import ParquetTraceWriter
 from memtrace.trace.schema import CHUNK_COLUMNS, EVENT_CODES, NO_NODE, EventChunk, TraceVocab
 from memtrace.trace.source import open_trace
 
@@ -102,9 +106,15 @@ def test_parquet_to_csv_to_parquet(rows: list[dict[str, Any]]) -> None:
         for source, target in ((first, between), (between, last)):
             with open_trace(source) as reader:
                 assert convert(reader, target) == len(rows)
-        assert list(rows_of(between)) == rows
+        kept = Path(folder) / "d.parquet"
+        with open_trace(between, keep=kept) as reader:
+            assert convert(reader, kept) == reader.rows == len(rows) and reader.kept == kept
+        assert list(rows_of(between)) == list(rows_of(kept)) == rows
         assert list(rows_of(last)) == rows
-        assert sorted(path.name for path in Path(folder).iterdir()) == ["a.parquet", "b.csv", "c.parquet"]
+        columns = [pa.parquet.read_schema(path).names for path in (first, last, kept)]
+        assert columns[0] == columns[1] == columns[2]
+        names = ["a.parquet", "b.csv", "c.parquet", "d.parquet"]
+        assert sorted(path.name for path in Path(folder).iterdir()) == names
 
 
 @given(hostile)
@@ -131,6 +141,64 @@ def test_optional_columns_that_are_empty_are_left_out(tmp_path: Path) -> None:
     assert schema.metadata[b"kernel"] == b"6.1"
     assert schema.field("event").type == pa.dictionary(pa.int32(), pa.string())
     assert schema.field("ptr").type == pa.uint64() and schema.field("node").type == pa.int16()
+
+
+def test_an_optional_column_may_turn_up_late(tmp_path: Path) -> None:
+    """Each at a time of its own, so that what is written already is written again, and again."""
+    vocab = TraceVocab()
+    writer = ParquetTraceWriter(tmp_path / "a.parquet", vocab, {"kernel": "6.1"})
+    for turn in range(4):
+        chunk = EventChunk.empty(3)
+        chunk.event_name[:] = vocab.event.code(f"event{turn}")
+        chunk.name[1] = vocab.name.code(f"cache{turn}")
+        if turn == 1:
+            chunk.text[2] = vocab.text.code("late")
+        if turn == 3:
+            chunk.task[0], chunk.ctx[0] = 7, vocab.ctx.code("d.h1")
+        writer.write(chunk)
+    writer.close()
+    table = pa.parquet.read_table(tmp_path / "a.parquet")
+    assert table.column_names == [name for name in ARROW_TYPES if name != "gt_name"]
+    assert table.column("task").to_pylist() == [None] * 9 + [7, None, None]
+    assert table.column("text").to_pylist() == [None] * 5 + ["late"] + [None] * 6
+    assert table.column("ctx").to_pylist() == [None] * 9 + ["d.h1", None, None]
+    assert table.column("event").to_pylist() == [f"event{i // 3}" for i in range(12)]
+    assert table.column("name").to_pylist() == [f"cache{i // 3}" if i % 3 == 1 else None for i in range(12)]
+    assert table.schema.metadata[b"kernel"] == b"6.1"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_nothing_is_left_of_a_kept_file_that_does_not_become_whole(tmp_path: Path) -> None:
+    good = "ts_ns,cpu,event,ptr\n" + "".join(f"{i},0,kfree,1\n" for i in range(140_000))
+    for name, text in (("bad.csv", good + "0,0,kfree,x\n"), ("empty.csv", "ts_ns,cpu,event,ptr\n"), ("x.txt", "x\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / "out.parquet").write_text("as before")
+        with pytest.raises(TraceError):
+            open_trace(tmp_path / name, keep=tmp_path / "out.parquet")
+        (tmp_path / name).unlink()
+        assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+        assert (tmp_path / "out.parquet").read_text() == "as before"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, keep: bool) -> None:
+    """A limit of the size of files stands for the full disk, in a process of its own."""
+    source, out = tmp_path / "a.csv", tmp_path / "out"
+    random = np.random.default_rng(1).integers(0, 1 << 62, 150_000)
+    rows = (f"{i},0,kfree,{ptr}\n" for i, ptr in enumerate(random.tolist()))
+    source.write_text("ts_ns,cpu,event,ptr\n" + "".join(rows))
+    out.mkdir()
+    program = (
+        "import resource, sys, tempfile; from pathlib import Path; from memtrace.trace.source import open_trace\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17)); tempfile.tempdir = sys.argv[2]\n"
+        "try: open_trace(sys.argv[1], keep=Path(sys.argv[2], 'out.parquet') if len(sys.argv) > 3 else None)\n"
+        "except ValueError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(source), str(out), *(["keep"] if keep else [])]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.count("\n") == 1 and "cannot be written (File too large)" in run.stdout, run.stdout + run.stderr
+    assert ("TMPDIR" in run.stdout) is not keep
+    assert list(out.iterdir()) == []
 
 
 def test_a_recording_survives(ground_truth: Path, tmp_path: Path) -> None:
