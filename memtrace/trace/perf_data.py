@@ -64,6 +64,7 @@ class PerfData:
             # Copy-on-write, since compiled views want to be able to write.
             self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         self.bytes = len(self._map)
+        self._let_go_to = 0
         self._buf = np.frombuffer(self._map, np.uint8)
         self.header = read_header(memoryview(self._map), shown)
         self._name_sites = name_sites
@@ -138,12 +139,21 @@ class PerfData:
                 settled = newest
                 if ready:
                     yield offsets[:ready], times[:ready]
-                    offsets, times = offsets[ready:], times[ready:]
+                    offsets, times = offsets[ready:].copy(), times[ready:].copy()
+                    self._let_go(int(offsets.min()) if len(offsets) else samples.next)
             if samples.next == before:
                 break
         order = np.argsort(times, kind="stable")
         if len(order):
             yield offsets[order], times[order]
+
+    def _let_go(self, end: int) -> None:
+        """Hands back the memory of the file's pages before ``end``: a recording may be larger than what there is."""
+        begin = self._let_go_to
+        end -= end % mmap.PAGESIZE
+        if end > begin and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+            self._let_go_to = end
 
     def _own_symbols(self) -> Symbols | None:
         """This kernel's symbols, when it is the recorded one and has not been loaded elsewhere since."""
