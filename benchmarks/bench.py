@@ -39,6 +39,7 @@ from memtrace.trace.schema import TraceVocab
 from memtrace.trace.source import open_trace
 
 ROOT = Path(__file__).resolve().parents[1]
+CONVERT = [sys.executable, "-m", "memtrace", "convert"]
 REPLAY = [sys.executable, "-m", "memtrace", "replay"]
 SAMPLE_NS = 10_000_000
 SLOW_LIMIT = 60_000  # operations for what plays some ten thousand a second
@@ -122,6 +123,17 @@ def parse_perf_data(perf_data: Path, runs: int) -> list[Result]:
 
     size = f"{perf_data.stat().st_size >> 20} MiB"
     return [median("decode perf.data", runs, decode, size), median("open perf.data", runs, opened, size)]
+
+
+def converted(source: Path, runs: int, folder: Path, what: str) -> Result:
+    """`memtrace convert` to Parquet as a user runs it, start-up included."""
+    out = folder / "converted.parquet"
+    children = [run([*CONVERT, str(source), str(out), "--force"]) for _ in range(runs)]
+    with open_trace(out) as reader:
+        rows = reader.rows or 0
+    result = report(of_children(what, rows, children))
+    out.unlink()
+    return result
 
 
 def pair(trace: Path, runs: int) -> Result:
@@ -232,8 +244,10 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[list[Result], list[
         f"compiled / interpreted: {fused.rate / interpreted.rate:.1f}",
     ]
     results.append(end_to_end(args.trace, args.runs, folder, "end to end, no report"))
+    results.append(converted(text, args.runs, folder, "memtrace convert, perf script text"))
     if args.perf_data:
         results += parse_perf_data(args.perf_data, args.runs)
+        results.append(converted(args.perf_data, args.runs, folder, "memtrace convert, perf.data"))
     if args.perf_data and shutil.which("perf"):
         ours, theirs = against_perf(args.perf_data, args.runs, folder)
         results += [ours, theirs]

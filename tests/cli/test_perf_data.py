@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from perf_recording import perf, record, same_place, sorted_wholly
+from click.testing import CliRunner
+from perf_recording import EVENT_TYPE, perf, record, same_place, sorted_wholly
 
+from memtrace.cli.main import cli
 from memtrace.errors import TraceError
 from memtrace.trace.event_format import constant, flag_names, parse_format
 from memtrace.trace.kallsyms import Symbols
 from memtrace.trace.perf_header import TIME, PerfHeader, read_header
-from memtrace.trace.perf_spec import RECORD_LOST, RECORD_LOST_SAMPLES, RECORD_SAMPLE
+from memtrace.trace.perf_spec import RECORD_LOST, RECORD_LOST_SAMPLES, RECORD_ROUND, RECORD_SAMPLE
 from memtrace.trace.source import open_trace
 
 NUMBERS = ("ts_ns", "cpu", "task", "event", "ptr", "bytes_req", "bytes_alloc", "node", "order", "migratetype", "pfn")
@@ -55,6 +57,28 @@ def test_equals_perf_script(recording: tuple[Path, Path]) -> None:
     assert [pair for pair in pairs if not same_place(*pair)] == []
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_convert_writes_what_is_read(recording: tuple[Path, Path], tmp_path: Path, packed: bool) -> None:
+    """Written at once, while it is decoded, or from the temporary file that replays read: the same."""
+    data, out, by_csv = recording[0], tmp_path / "out.parquet", tmp_path / "by.csv"
+    if packed:
+        data = tmp_path / "perf.data.gz"
+        data.write_bytes(gzip.compress(recording[0].read_bytes(), 1))
+    said = [CliRunner().invoke(cli, ["convert", str(data), str(target)]) for target in (out, by_csv)]
+    assert all(run.exit_code == 0 for run in said), said
+    assert said[0].stdout.replace(str(out), "OUT") == said[1].stdout.replace(str(by_csv), "OUT")
+    again, read = columns(by_csv), columns(recording[0])
+    for name, values in columns(out).items():
+        assert (values == read[name]).all() and (values == again[name]).all(), name
+    with open_trace(recording[0]) as reader, open_trace(out) as written:
+        assert reader.columns() == written.columns()
+        for (_, one), (_, two) in zip(reader.chunks_with_text(), written.chunks_with_text(), strict=True):
+            assert one.equals(two)
+        for cause in ("unknown_event", "lost_events"):
+            assert reader.problems.get(cause) == written.problems.get(cause)
+    assert sorted(path.name for path in tmp_path.iterdir() if path != data) == ["by.csv", "out.parquet"]
+
+
 def samples_of(data: bytes) -> tuple[PerfHeader, list[tuple[int, int]]]:
     """The header, and (place, bytes) of each sample."""
     header = read_header(memoryview(data), "x")
@@ -79,6 +103,60 @@ def test_an_event_that_came_late_is_put_in_its_place(recording: tuple[Path, Path
         assert (late[name] == plain[name]).all(), name
 
 
+def in_rounds(data: bytes, rounds: list[list[bytes]]) -> bytes:
+    """The recording with these samples instead of its own, behind each list of them the mark that a round ends."""
+    header = read_header(memoryview(data), "x")
+    at, kept = header.begin, b""
+    while at < header.end:
+        kind, _, size = struct.unpack_from("<IHH", data, at)
+        if kind not in (RECORD_SAMPLE, RECORD_ROUND):
+            kept += data[at : at + size]
+        at += size
+    kept += b"".join(b"".join(samples) + struct.pack("<IHH", RECORD_ROUND, 0, 8) for samples in rounds)
+    while left := header.end - header.begin - len(kept):
+        size = min(left, 1 << 15)
+        kept += struct.pack("<IHH", EVENT_TYPE, 0, size) + bytes(size - 8)
+    return data[: header.begin] + kept + data[header.end :]
+
+
+def test_a_small_window_is_enough_for_what_perf_promises(
+    recording: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a round brings is not older than the round before it; what is, is kept, told late and counted."""
+    data, path, out = recording[0].read_bytes(), tmp_path / "x.data", tmp_path / "out.parquet"
+    header, places = samples_of(data)
+    samples = [data[at : at + size] for at, size in places[:3000]]
+    samples.sort(key=lambda sample: struct.unpack_from("<Q", sample, header.sample_offset(TIME)))
+    rounds = [samples[at : at + 50] for at in range(0, 3000, 50)]
+    path.write_bytes(in_rounds(data, rounds))
+    right = columns(path)
+    random = np.random.default_rng(3)
+    shuffled = [[some[i] for i in random.permutation(len(some))] for some in rounds]
+    # Neighbours share their samples, as when a CPU's buffer is emptied late in one round and early in the next.
+    for one, two in zip(shuffled[::2], shuffled[1::2], strict=True):
+        one[:25], two[:25] = two[:25], one[:25]
+    late = [list(some) for some in shuffled]
+    late[40].append(late[10].pop())
+    # The window: all of it, one round, and a few samples where rounds are longer than that.
+    for window, room in ((1 << 18, 1 << 20), (1, 1 << 20), (1, 7)):
+        monkeypatch.setattr("memtrace.trace.perf_data.BATCH", window)
+        monkeypatch.setattr("memtrace.trace.perf_data._FULL", room)
+        for content, backwards in ((shuffled, 0), (late, int(window == 1))):
+            path.write_bytes(in_rounds(data, content))
+            with open_trace(path, keep=out) as reader:
+                assert reader.problems.get("time_backwards", 0) == backwards and reader.rows == 3000
+            found = columns(out)
+            assert (np.diff(found["ts_ns"]) >= 0).all()
+            for name in () if backwards else ("ts_ns", "cpu", "ptr", "pfn", "event_name"):
+                # Of equal times the order is the file's, which is another one here.
+                assert (found[name][by_time(found)] == right[name][by_time(right)]).all(), (name, window)
+            assert sorted(found["ptr"].tolist()) == sorted(right["ptr"].tolist())
+
+
+def by_time(found: dict[str, Any]) -> np.ndarray:
+    return np.lexsort((found["event"], found["pfn"], found["ptr"], found["cpu"], found["ts_ns"]))
+
+
 @pytest.mark.parametrize(("summed", "told"), [(5, 5), (9, 9), (0, 5)])
 def test_losses_are_counted_once(recording: tuple[Path, Path], tmp_path: Path, summed: int, told: int) -> None:
     """perf says of losses where they happened, and may sum them up once more at its end, without a time."""
@@ -97,6 +175,11 @@ def test_losses_are_counted_once(recording: tuple[Path, Path], tmp_path: Path, s
         assert "time_backwards" not in reader.problems
         rows = sum(len(chunk) for chunk in reader.chunks())
     assert rows == len(samples) - 2 + (2 if told > 5 else 1)
+    for keep in (tmp_path / "kept.parquet", None):  # while it is converted, and when that is read again
+        with open_trace(path, keep=keep) as reader:
+            assert sum(len(chunk) for chunk in reader.chunks()) == rows
+            assert reader.problems["lost_events"] == told
+        path = tmp_path / "kept.parquet"
 
 
 def test_compressed_and_standard_input_are_the_same(recording: tuple[Path, Path], tmp_path: Path) -> None:
