@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .byhand import NULL, Cache, Kernel
     from .compare.study import Study, compare
-    from .errors import ConfigError, MemtraceError, MetricsError, MisuseError, TraceError
+    from .errors import ConfigError, MemtraceError, MetricsError, MisuseError, OutputError, TraceError
     from .mm.gfp import (
         GFP_ATOMIC,
         GFP_DMA,
@@ -55,6 +55,7 @@ __all__ = [
     "MemtraceError",
     "MetricsError",
     "MisuseError",
+    "OutputError",
     "Run",
     "Study",
     "TraceError",
@@ -72,6 +73,7 @@ _HOME = {
     "MemtraceError": "errors",
     "MetricsError": "errors",
     "MisuseError": "errors",
+    "OutputError": "errors",
     "TraceError": "errors",
     "Run": "report.result",
     "Study": "compare.study",

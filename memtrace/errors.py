@@ -7,6 +7,9 @@ line, so that a terminal and a log can show it whole. They are caught once, at t
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class MemtraceError(Exception):
     """Base of all; never raised itself."""
@@ -46,6 +49,45 @@ class TraceError(MemtraceError, ValueError):
         self.line = line
         place = f"{path}:{line}: " if line else (f"{path}: " if str(path) else "")
         super().__init__(place + message)
+
+
+class OutputError(MemtraceError):
+    """
+    What was to be written cannot be: no room, no right, no such folder.
+
+    Parameters
+    ----------
+    path
+        What the user wanted to have, never the temporary name of it.
+    what, expected
+        What is wrong; what was expected, and what to do; both without a full stop.
+    why
+        The cause alone, in the system's words, where there is one.
+    """
+
+    def __init__(self, path: object, what: str, expected: str, why: str = "") -> None:
+        self.path = str(path)
+        self.why = why or what
+        self._given = (self.path, what, expected, self.why)
+        super().__init__(f"{path}: {what}; expected {expected}.")
+
+    def __reduce__(self) -> tuple[type[OutputError], tuple[str, ...]]:
+        return OutputError, self._given  # it also comes from other processes
+
+    @classmethod
+    def of(cls, path: object, error: OSError, expected: str = "") -> OutputError:
+        """The error of a system call, which may name anything, as one about ``path``."""
+        # pyarrow's have the number, and words of their own in which it stands once more.
+        what = os.strerror(error.errno) if error.errno else str(error)
+        usual = _EXPECTED.get(error.errno or 0, "a place that can be written to. Give another one")
+        return cls(path, f"cannot be written ({what})", expected or usual, what)
+
+
+_EXPECTED = {
+    errno.ENOSPC: "room on that disk. Free some, or give another place",
+    errno.EDQUOT: "room on that disk. Free some, or give another place",
+    errno.ENAMETOOLONG: "a name that is short enough. Give a shorter one",
+}
 
 
 class MetricsError(MemtraceError):

@@ -7,7 +7,6 @@ The one module that needs IPython; whoever loads the extension has it.
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from . import compiled
 from .cli import replay as replay_command
 from .cli.main import cli
 from .errors import ConfigError, TraceError
+from .files import scratch_folder
 from .report.result import Run
 from .run import replay
 
@@ -80,7 +80,7 @@ def split(line: str) -> list[str]:
 
 def replay_cell(cell: str, **options: Any) -> Run:
     """Replay a trace that is the text of a cell; the arguments of ``replay``."""
-    with tempfile.TemporaryDirectory(prefix="memtrace-cell-") as folder:
+    with scratch_folder("memtrace-cell-") as folder:
         trace = Path(folder) / CELL
         trace.write_text(cell, encoding="utf-8")
         try:

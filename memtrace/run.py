@@ -4,7 +4,6 @@ replay(): the only place that knows trace, schedule, model and metrics together.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, compiled
 from .config import KernelConfig, ReplayConfig
 from .errors import ConfigError
+from .files import place_for
 from .hotplug import HotplugEvent, parse_hotplug
 from .kernels import check_allocator, load_kernel
 from .progress import Told, silent, told
@@ -111,8 +111,6 @@ def replay(
     sample_ns = parse_time(sample, "--sample") if sample is not None else None
     bytes_in_all = parse_size(memory, "--memory") if memory is not None else None
     _check_numbers(seed, sample_ns, bytes_in_all)
-    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "run"
-    check_destination(folder, force)
     job = _Job(
         trace=trace, kernel=kernel_config, allocator=allocator, engine=engine, check=check, seed=seed,
         sample_ns=sample_ns or 0, window=_window(window),
@@ -120,14 +118,17 @@ def replay(
         cpus=cpus, memory=bytes_in_all, nodes=nodes,
         command=command,
     )
-    with create(folder, force) as new_run, told(progress) as job.progress:
-        job.run(new_run, start, machine)
-        if report:
-            from .report.page import write_report
+    with place_for(out, "run") as place:
+        folder = Path(place)
+        check_destination(folder, force)
+        with create(folder, force) as new_run, told(progress) as job.progress:
+            job.run(new_run, start, machine)
+            if report:
+                from .report.page import write_report
 
-            job.phase("report")
-            write_report(new_run.folder)
-    return Run(folder)
+                job.phase("report")
+                write_report(new_run.folder)
+        return Run(folder)
 
 
 def kernel_with(name: str, settings: Sequence[str]) -> KernelConfig:

@@ -118,6 +118,7 @@ def run_a_study(paths: tuple[str, ...], asked: dict[str, Any], jobs: int, cluste
                 as_json: bool) -> int:
     """Run a study and print what follows; the exit code."""
     from memtrace.compare.pool import prepare
+    from memtrace.ending import Ended
     from memtrace.progress import Progress
 
     if jobs > 1 and cluster is None:
@@ -129,7 +130,7 @@ def run_a_study(paths: tuple[str, ...], asked: dict[str, Any], jobs: int, cluste
         with Progress("replaying", unit="cells") as bar:
             study = run_study(grid, out, jobs=jobs, cluster=cluster, force=force,
                               progress=lambda doing, done, total: bar(done, total) if doing == "replaying" else None)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended):
         click.echo(f"memtrace: finished replays are in {out}; the same command runs only what is missing.", err=True)
         raise
     if as_json:

@@ -2,12 +2,13 @@
 The ``memtrace`` command: a click group whose commands are imported when they run, and the one place where
 errors are caught.
 
-Exit codes: 0 good, 1 the input is wrong, 2 wrong usage, 70 a bug of ours, 130 interrupted.
+Exit codes: 0 good, 1 the input is wrong, 2 wrong usage, 70 a bug of ours, 130 interrupted, 143 told to end.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ from collections.abc import Callable
 import click
 
 from memtrace import __version__
+from memtrace.ending import Ended, end_in_order
 from memtrace.errors import MemtraceError, ModelError
 from memtrace.report.wording import visible
 
@@ -75,6 +77,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    end_in_order()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A name or a dash that this terminal's encoding lacks is written as \u2013, not an end to all of it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(guarded(lambda: cli.main(prog_name="memtrace", standalone_mode=False)))
 
 
@@ -96,6 +102,8 @@ def guarded(call: Callable[[], object]) -> int:
         return _say(error.format_message(), EXIT_INPUT)
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted", EXIT_INTERRUPTED)
+    except Ended as ended:
+        return _say(f"ended by {ended.signal}", int(str(ended.code)))
     except BrokenPipeError:
         # The reader has gone, as with `| head`.
         _drop_output()
@@ -111,7 +119,8 @@ def guarded(call: Callable[[], object]) -> int:
         except OSError:
             # It is standard output that can take no more.
             _drop_output()
-        return _say(f"{place}{error.strerror or error}", EXIT_INPUT)
+        return _say(f"{place}{error.strerror or error}; expected what can be read, and written. Check whether it is "
+                    "there, its permissions, and the room on its disk.", EXIT_INPUT)
     except MemoryError:
         return _say("not enough memory on this computer for this run", EXIT_INPUT)
     except Exception as error:

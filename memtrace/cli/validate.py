@@ -48,15 +48,16 @@ def command(
     from memtrace.snapshot.beside import found_beside, recorded_kernel
 
     compiled.check()
+    found = []
     if snapshots is None and (beside := found_beside(trace)) is not None:
         snapshots = str(beside)
-        click.echo(f"snapshots: those beside the trace, in {snapshots}", err=True)
+        found.append(f"snapshots: those beside the trace, in {snapshots}")
     if kernel is None:
         known = recorded_kernel(snapshots) if snapshots is not None else None
         kernel = known.profile if known is not None else DEFAULT_KERNEL
-        click.echo(f"kernel: {kernel} ({known.why if known is not None else 'nothing shows which was recorded'})",
-                   err=True)
+        found.append(f"kernel: {kernel} ({known.why if known is not None else 'nothing shows which was recorded'})")
     recording = read_recording(trace, snapshots, allocator=allocator, kernel=kernel, settings=settings, begin=begin)
+    click.echo("".join(f"{line}\n" for line in found), nl=False, err=True)
     with Stages() as progress:
         table = validate(
             recording, forced=ways != "free", free_running=ways != "forced", out=out, force=overwrite,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import tempfile
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import ConfigError, MemtraceError, ModelError
+from ..errors import ConfigError, MemtraceError, ModelError, OutputError
+from ..files import scratch_folder
 from ..metrics.manifest import versions
 from ..metrics.run_folder import MANIFEST
 from ..progress import silent
@@ -56,9 +56,14 @@ def source_digest() -> str:
     return whole.hexdigest()
 
 
-def path_digest(path: str | Path) -> str:
+def path_digest(path: str | Path, folder: bool = True) -> str:
     """
     SHA-256 of a file, or of all files below a folder with their names.
+
+    Parameters
+    ----------
+    folder
+        It may be a folder.
 
     Raises
     ------
@@ -66,14 +71,18 @@ def path_digest(path: str | Path) -> str:
         There is no such file or folder.
     """
     if is_remote(path):
-        with tempfile.TemporaryDirectory(prefix="memtrace-digest-") as scratch:
-            return path_digest(str(fetched(path, Path(scratch))))
+        with scratch_folder("memtrace-digest-") as scratch:
+            return path_digest(str(fetched(path, Path(scratch))), folder)
     place = Path(path)
     if place.is_file():
         with open(place, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    if place.is_dir() and not folder:
+        raise ConfigError(f"{path}: a folder; expected a file. Name the file in it.")
     if not place.is_dir():
-        raise ConfigError(f"{path}: no such file or folder; expected one that can be read.")
+        what = "neither a file nor a folder" if place.exists() else "no such file or folder"
+        raise ConfigError(f"{path}: {what}; expected one that each replay can read. Check the path, or "
+                          "write what comes through a pipe to a file first.")
     whole = hashlib.sha256()
     for below in sorted(place.rglob("*")):
         if below.is_file():
@@ -90,17 +99,18 @@ class Namer:
 
     def key(self, cell: Cell) -> str:
         """The cell's name: equal for equal content, wherever the files lie."""
-        content: dict[str, Any] = {**cell.arguments(), **self._fixed, "trace": self._digest(cell.value("trace"))}
+        trace = self._digest(cell.value("trace"), folder=False)
+        content: dict[str, Any] = {**cell.arguments(), **self._fixed, "trace": trace}
         for name in ("machine", "start"):
             if content.get(name) is not None and (is_remote(content[name]) or Path(content[name]).exists()):
-                content[name] = self._digest(content[name])
+                content[name] = self._digest(content[name], folder=name == "start")
         # A name of a trace's cell tells its trace's name too: the run folder's manifest holds it.
         content["trace_name"] = base_name(cell.value("trace"))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
-    def _digest(self, path: str) -> str:
+    def _digest(self, path: str, folder: bool) -> str:
         if path not in self._digests:
-            self._digests[path] = path_digest(path)
+            self._digests[path] = path_digest(path, folder)
         return self._digests[path]
 
 
@@ -121,7 +131,7 @@ def run_cell(cell: Cell, key: str, cells: str, source: str = "") -> Done:
     ------
     ConfigError
         This is another memtrace.
-    MetricsError
+    MetricsError, OutputError
         ``cells`` cannot be read or written.
     """
     if source and source != source_digest():
@@ -129,7 +139,7 @@ def run_cell(cell: Cell, key: str, cells: str, source: str = "") -> Done:
                           "source everywhere. Install this one there.")
     # A folder for copies of what lies elsewhere; where nothing does, a killed process leaves none behind.
     elsewhere = any(map(is_remote, (cells, *cell.paths())))
-    with tempfile.TemporaryDirectory(prefix="memtrace-cell-") if elsewhere else nullcontext(cells) as scratch:
+    with scratch_folder("memtrace-cell-") if elsewhere else nullcontext(cells) as scratch:
         return _run(cell, key, cells, Path(scratch))
 
 
@@ -148,6 +158,8 @@ def _run(cell: Cell, key: str, cells: str, scratch: Path) -> Done:
         measures = measure_run(RunFrames(folder))
     except ModelError as error:
         return Done(key, {}, str(error), bug=True)
+    except OutputError:
+        raise  # no other cell will find more room
     except MemtraceError as error:
         return Done(key, {}, str(error))
     except MemoryError:

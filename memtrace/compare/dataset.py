@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import MetricsError
+from ..files import new_file, saying
 from ..metrics.run_folder import METRICS
 from ..metrics.schema import TABLES
 from ..metrics.tables import ZSTD_LEVEL
@@ -42,7 +42,8 @@ def write_dataset(target: Path, cells: Path, columns: Sequence[dict[str, Any]], 
     MetricsError
         A cell's table cannot be read.
     """
-    target.mkdir(parents=True, exist_ok=True)
+    with saying(target):
+        target.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as threads:
         # Arrow lets other threads run while it reads, packs and writes.
         list(threads.map(lambda name: _write_table(name, target, cells, columns, keys), BY_SIZE))
@@ -50,23 +51,24 @@ def write_dataset(target: Path, cells: Path, columns: Sequence[dict[str, Any]], 
 
 def _write_table(name: str, target: Path, cells: Path, columns: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
     """One table of all cells, whole or not at all."""
-    part = target / f"{name}.parquet.part"
-    with contextlib.ExitStack() as files:
+    with new_file(target / f"{name}.parquet") as part, contextlib.ExitStack() as files:
         writer: pq.ParquetWriter | None = None
         for values, key in zip(columns, keys, strict=True):
-            source = cells / key / METRICS / f"{name}.parquet"
-            try:
-                with pq.ParquetFile(source) as file:
-                    groups = [file.read_row_group(group, use_threads=False) for group in range(file.num_row_groups)]
-                    for group in groups or [file.schema_arrow.empty_table()]:
-                        rows = _with_cell(group, values)
-                        writer = writer or files.enter_context(_writer(part, rows.schema))
-                        writer.write_table(rows)
-            except (pa.ArrowException, OSError) as error:
-                raise MetricsError(f"{source}: not readable as Parquet ({str(error).splitlines()[0]}); expected "
-                                   "a finished cell. Remove its folder and run the study again.") from None
-    if writer is not None:
-        os.replace(part, target / f"{name}.parquet")
+            for group in _groups(cells / key / METRICS / f"{name}.parquet"):
+                rows = _with_cell(group, values)
+                writer = writer or files.enter_context(_writer(part, rows.schema))
+                writer.write_table(rows)
+
+
+def _groups(source: Path) -> list[pa.Table]:
+    """The row groups of a cell's table, or an empty table."""
+    try:
+        with pq.ParquetFile(source) as file:
+            groups = [file.read_row_group(group, use_threads=False) for group in range(file.num_row_groups)]
+            return groups or [file.schema_arrow.empty_table()]
+    except (pa.ArrowException, OSError) as error:
+        raise MetricsError(f"{source}: not readable as Parquet ({str(error).splitlines()[0]}); expected "
+                           "a finished cell. Remove its folder and run the study again.") from None
 
 
 def _writer(place: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -78,10 +80,10 @@ def _writer(place: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 def write_measures(target: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write ``target``/measures.parquet: one row a cell, its axes and its measures."""
-    target.mkdir(parents=True, exist_ok=True)
-    part = target / f"{MEASURES_TABLE}.parquet.part"
-    pq.write_table(pa.Table.from_pylist(list(rows)), part, compression="zstd")
-    os.replace(part, target / f"{MEASURES_TABLE}.parquet")
+    with saying(target):
+        target.mkdir(parents=True, exist_ok=True)
+    with new_file(target / f"{MEASURES_TABLE}.parquet") as part:
+        pq.write_table(pa.Table.from_pylist(list(rows)), part, compression="zstd")
 
 
 def _with_cell(rows: pa.Table, values: dict[str, Any]) -> pa.Table:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..metrics.run_folder import FIGURES, REPORT, hold, remove_abandoned, replace_text
+from ..files import check_encoding, saying, write_text
+from ..metrics.run_folder import FIGURES, REPORT, hold, remove_abandoned
 from .grid import Grid
 
 STUDY = "study.json"
@@ -34,8 +35,10 @@ def alone(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: exists and is not a folder; expected a new folder for -o. Give another name.")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = hold(folder)
+    check_encoding(folder)
+    with saying(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = hold(folder)
     if lock is None:
         raise ConfigError(f"{folder}: another `memtrace compare` is at work in this folder; expected to be the only "
                           "one. Wait until it is done, or give another name for -o.")
@@ -80,4 +83,4 @@ def unfinished(folder: Path) -> None:
 
 def replace_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all."""
-    replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

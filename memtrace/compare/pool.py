@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import TYPE_CHECKING
 
+from ..ending import end_in_order
+
 if TYPE_CHECKING:
     from .cells import Done
     from .grid import Cell
@@ -171,7 +173,7 @@ def _serve(pipe: Connection, cells: str, environment: dict[str, str]) -> None:
     """Run cells until there are no more."""
     # Ctrl-C is for whoever started us; who ends us wants us to leave nothing half-written.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
+    end_in_order()
     os.environ.update(environment)
     _stop_with_parent()
     from .cells import run_cell
@@ -187,10 +189,6 @@ def _serve(pipe: Connection, cells: str, environment: dict[str, str]) -> None:
             # Whoever catches it there would not see where it happened here.
             error.add_note(traceback.format_exc())
             pipe.send(error)
-
-
-def _leave(*_: object) -> None:
-    raise SystemExit(0)
 
 
 def _stop_with_parent() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pandas as pd
 
 from .. import __version__, compiled
 from ..errors import ConfigError, MetricsError
+from ..files import lasting_folder, place_for
 from ..progress import Told, silent, told
 from ..report.wording import for_notebook
 from .cells import Done, Namer, source_digest
@@ -208,8 +208,7 @@ def compare(
             replications, pool_traces, {key: value for key, value in given.items() if value != usual[key]}, starts,
             tuple(least),
         )  # fmt: skip
-    place = out if out is not None else Path(tempfile.mkdtemp(prefix="memtrace-")) / "study"
-    with told(progress, "cells") as telling:
+    with place_for(out, "study") as place, told(progress, "cells") as telling:
         return run_study(grid, place, jobs=jobs, cluster=cluster, force=force, report=report, progress=telling)
 
 
@@ -224,12 +223,17 @@ def run_study(grid: Grid, out: str | Path, *, jobs: int = 1, cluster: str | None
 
 def _run_remote(grid: Grid, url: str, **how: Any) -> Study:
     """A study at an address: cells go there as they are done, the rest when all of it is complete."""
-    remote = Remote(url)
-    mirror = Path(tempfile.mkdtemp(prefix="memtrace-study-")) / "study"
+    with lasting_folder("memtrace-study-") as folder:
+        return _run_mirrored(grid, Remote(url), folder / "study", **how)
+
+
+def _run_mirrored(grid: Grid, remote: Remote, mirror: Path, **how: Any) -> Study:
+    """A study at an address, whose other results than cells are written here first."""
     if remote.exists(STUDY):
         remote.get(STUDY, mirror / STUDY)
     elif not remote.empty():
-        raise ConfigError(f"{url}: holds other things than a study; expected an empty place for -o. Give another name.")
+        raise ConfigError(f"{remote.url}: holds other things than a study; expected an empty place for -o. "
+                          "Give another name.")
     claim(mirror, grid, how["force"])
     remote.put({STUDY: mirror / STUDY})
     study = _run(grid, mirror, f"{remote.url}/{CELLS}", how["jobs"], how["cluster"], how["force"], how["report"],

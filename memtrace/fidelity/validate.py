@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from memtrace import __version__, compiled
+from memtrace.files import scratch_folder
 from memtrace.metrics.run_folder import check_destination, create
 
 from .forced_pages import force_pages
@@ -57,7 +57,7 @@ def validate(
     """
     compiled.check()
     if out is None:
-        with tempfile.TemporaryDirectory(prefix="memtrace-") as scratch:
+        with scratch_folder() as scratch:
             return _compare(recording, forced, free_running, Path(scratch) / "run", progress or _silent)[0]
     check_destination(out, force)
     with create(out, force) as new:

@@ -21,7 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ConfigError, MetricsError
+from ..errors import ConfigError, MetricsError, OutputError
+from ..files import check_encoding, saying, write_text
 from .manifest import from_text, to_text
 from .schema import TABLES
 
@@ -50,7 +51,7 @@ class NewRun:
 
     def write_manifest(self, content: Mapping[str, Any]) -> None:
         """Write manifest.json."""
-        replace_text(self.folder / MANIFEST, to_text(content))
+        write_text(self.folder / MANIFEST, to_text(content))
 
 
 def check_destination(path: str | Path, force: bool) -> Path:
@@ -67,6 +68,7 @@ def check_destination(path: str | Path, force: bool) -> Path:
         When it exists and ``force`` is not given, when it is something else than a run folder, or when the
         folder that it is to lie in is missing or not writable.
     """
+    check_encoding(path)
     target = Path(os.path.abspath(path))
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise ConfigError(f"{path}: exists and is not a folder; expected a new folder for -o. Give another name.")
@@ -106,21 +108,31 @@ def create(path: str | Path, force: bool = False) -> Iterator[NewRun]:
         See ``check_destination``.
     """
     target = check_destination(path, force)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(target.parent, target.name)
-    partial, lock = _make_held(target)
+    with saying(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent, target.name)
+        partial, lock = _make_held(target)
     try:
         yield NewRun(partial)
         if not (partial / MANIFEST).is_file():
             raise MetricsError(f"{partial}: no {MANIFEST} was written; a run without one is not complete.")
         _sync(partial)
         _move_into_place(partial, target, force)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    except (OSError, OutputError) as error:
+        if not _is_of(partial, error):
+            raise
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        raise OutputError.of(path, cause if isinstance(cause, OSError) else OSError(str(error))) from error
     finally:
+        shutil.rmtree(partial, ignore_errors=True)  # has another name, when all went well
         if lock is not None:
             os.close(lock)
+
+
+def _is_of(partial: Path, error: OSError | OutputError) -> bool:
+    """Whether an error is about a file in the folder being written; Arrow's and those of a full disk name none."""
+    named = error.path if isinstance(error, OutputError) else error.filename
+    return named is None or str(named).startswith(str(partial))
 
 
 def _move_into_place(partial: Path, target: Path, force: bool) -> None:
@@ -316,14 +328,3 @@ class RunFolder:
 def _near(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     return f'; did you mean "{near[0]}"?' if near else "."
-
-
-def replace_text(path: Path, text: str) -> None:
-    """
-    Write a file whole or not at all; its bytes never depend on the platform's line ends.
-
-    What is no character, as in file names that are not UTF-8, is written as JSON would write it: ``\\udcff``.
-    """
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode("utf-8", "backslashreplace"))
-    os.replace(part, path)

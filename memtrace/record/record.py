@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from memtrace.ending import Ended
 from memtrace.errors import ConfigError
+from memtrace.files import saying
 from memtrace.snapshot.beside import recorded_kernel, snapshots_of
 from memtrace.trace.convert import convert
 from memtrace.trace.source import TraceReader, open_trace
@@ -96,7 +98,9 @@ def record(
     if command and shutil.which(command[0]) is None:
         raise ConfigError(f"{command[0]}: no such program; expected a command that can be run. Check its name.")
     chosen = plan(host, recorder)
-    with tempfile.TemporaryDirectory(prefix=".memtrace-record-", dir=out.parent) as name:
+    with saying(out):
+        scratch = tempfile.TemporaryDirectory(prefix=".memtrace-record-", dir=out.parent, ignore_cleanup_errors=True)
+    with scratch as name:
         folder = Path(name)
         found = Recorded(out, snapshots_of(out), chosen.recorder, 0)
         path = _run(host, chosen, folder, command, seconds, buffer_bytes, found, say)
@@ -139,14 +143,16 @@ def _run(
     else:
         made = TracefsRecorder(host, chosen, folder, buffer_bytes)
     with made as running:
-        found.warnings += take(host, folder / "snapshots" / START)
+        with saying(folder.parent):
+            found.warnings += take(host, folder / "snapshots" / START)
         running.begin()
         say(f"recording with {chosen.recorder}" + ("" if command or seconds else "; Ctrl-C ends it"))
         try:
             found.command_code = _wait(command, seconds, say)
         finally:
             running.end()
-        take(host, folder / "snapshots" / END)
+        with saying(folder.parent):
+            take(host, folder / "snapshots" / END)
         path = running.result()
     if isinstance(made, TracefsRecorder) and made.hashed:
         found.warnings.append("pointers are hashed (this kernel has no trace option hash-ptr): objects can be told "
@@ -159,7 +165,7 @@ def _wait(command: Sequence[str], seconds: float | None, say: Say) -> int:
     if not command:
         try:
             threading.Event().wait(seconds)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Ended):
             say("interrupted: what was recorded until now is kept")
         return 0
     process = subprocess.Popen(list(command))
@@ -167,7 +173,7 @@ def _wait(command: Sequence[str], seconds: float | None, say: Say) -> int:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
         say(f"the time is over; {command[0]} is ended")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended):
         say("interrupted: what was recorded until now is kept")
     process.terminate()
     return process.wait()
@@ -187,7 +193,8 @@ def _warnings(chosen: Plan, reader: TraceReader) -> list[str]:
 
 def _put_in_place(folder: Path, made: Path, found: Recorded) -> None:
     """Old files go only now, when the new ones are whole."""
-    if found.snapshots.exists():
-        shutil.rmtree(found.snapshots)
-    (folder / "snapshots").rename(found.snapshots)
-    made.replace(found.trace)
+    with saying(found.trace):
+        if found.snapshots.exists():
+            shutil.rmtree(found.snapshots)
+        (folder / "snapshots").rename(found.snapshots)
+        made.replace(found.trace)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
 import threading
 import time
@@ -100,7 +101,8 @@ class PerfRecorder:
 
     def _said(self) -> str:
         text = self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
-        return " ".join(text.split())[:300] or "it says nothing"
+        full = shutil.disk_usage(self._log.parent).free == 0
+        return " ".join(text.split())[:300] or ("the disk is full" if full else "it says nothing")
 
 
 class TracefsRecorder:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..metrics.run_folder import FIGURES, REPORT, replace_text
+from ..files import saying, write_text
+from ..metrics.run_folder import FIGURES, REPORT
 from . import style
 from .tables import esc
 
@@ -40,12 +41,13 @@ def drawn(name: str, title: str, sentence: str, figure: Figure) -> Drawn:
 def write_page(folder: Path, page: str, figures: Sequence[Drawn]) -> Path:
     """Write ``folder``/figures/*.svg and then ``folder``/report.html, each whole or not at all; path of the page."""
     pictures = folder / FIGURES
-    pictures.mkdir(exist_ok=True)
-    for stale in {path.stem for path in pictures.glob("*.svg")} - {figure.name for figure in figures}:
-        (pictures / f"{stale}.svg").unlink()
+    with saying(pictures):
+        pictures.mkdir(exist_ok=True)
+        for stale in {path.stem for path in pictures.glob("*.svg")} - {figure.name for figure in figures}:
+            (pictures / f"{stale}.svg").unlink()
     for figure in figures:
-        replace_text(pictures / f"{figure.name}.svg", figure.svg)
-    replace_text(folder / REPORT, page)
+        write_text(pictures / f"{figure.name}.svg", figure.svg)
+    write_text(folder / REPORT, page)
     return folder / REPORT
 
 

@@ -127,7 +127,7 @@ def synth(
 
     Raises
     ------
-    ConfigError, TraceError
+    ConfigError, TraceError, OutputError
         When something does not exist or makes no sense, or the file cannot be written.
 
     Examples
@@ -190,7 +190,7 @@ def write_trace(
 
     Raises
     ------
-    TraceError
+    TraceError, OutputError
         When ``out`` cannot be written, or exists.
     """
     check_target("-", out, force)

@@ -8,7 +8,6 @@ and page frames stay, as a replay decides by them. The same trace always gives t
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from memtrace.files import write_text
 
 from .naming import DESCRIPTOR_CACHES
 from .ownership import find_direct_map
@@ -175,9 +176,7 @@ class Anonymiser:
         }  # fmt: skip
         tasks = {str(new): old for old, new in (self._tasks or {}).items()}
         text = json.dumps({**what, "addresses": self.pointers.known(), "tasks": tasks}, indent=1) + "\n"
-        part = Path(f"{path}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, text)
 
 
 def known_caches() -> re.Pattern[str]:

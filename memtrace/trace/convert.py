@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from memtrace.errors import TraceError
+from memtrace.files import check_file
 
 from .anonymize import Anonymiser
 from .csv import CsvTraceWriter
@@ -43,8 +44,8 @@ def convert(
 
     Raises
     ------
-    TraceError
-        When the format of ``out`` is not known, or it exists, or is the trace itself.
+    TraceError, OutputError
+        When the format of ``out`` is not known, or it exists, is the trace itself, or cannot be written.
     """
     path = Path(out)
     if reader.kept is not None and reader.kept == path:
@@ -73,12 +74,11 @@ def convert(
 
 
 def check_target(source: str | Path, out: str | Path, force: bool = False) -> None:
-    """Raises TraceError when ``out`` cannot be written; asked before a long reading, not after it."""
+    """Raises TraceError or OutputError when ``out`` cannot be written; asked before a long reading, not after it."""
     path = Path(out)
     if path.suffix not in SUFFIXES:
         raise TraceError(f'cannot write "{path.suffix}"; expected a name ending in {" or ".join(SUFFIXES)}.', out)
-    if path.is_dir() or not path.parent.is_dir():
-        raise TraceError("cannot be written there; expected a file in an existing directory.", out)
+    check_file(out)
     if str(source) != "-" and path.exists() and Path(source).exists() and path.samefile(source):
         raise TraceError("it is the input itself; expected another file. Choose another name.", out)
     check_new(out, force)
@@ -92,10 +92,8 @@ def check_new(out: str | Path, force: bool) -> None:
 
 
 def check_mapping(path: str | Path, *others: str | Path, force: bool = False) -> None:
-    """Raises TraceError when a mapping cannot be written there; asked before a long reading."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise TraceError("cannot be written there; expected a file in an existing directory.", path)
-    if any(Path(other) == target for other in others):
+    """Raises TraceError or OutputError when a mapping cannot be written there; asked before a long reading."""
+    check_file(path)
+    if any(Path(other) == Path(path) for other in others):
         raise TraceError("it is the trace; expected a file of its own. Choose another name.", path)
     check_new(path, force)

@@ -8,12 +8,13 @@ blank lines are skipped. An empty value means that the event has no such field; 
 
 from __future__ import annotations
 
-import os
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from memtrace.files import NewFile
 from memtrace.trace.csv_tokenizer import CSV_COLUMNS
 from memtrace.trace.schema import (
     CHUNK_COLUMNS,
@@ -45,13 +46,13 @@ class CsvTraceWriter:
     """
 
     def __init__(self, path: str | Path, vocab: TraceVocab, columns: tuple[str, ...] = CSV_COLUMNS) -> None:
-        self._path = Path(path)
-        self._part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+        self._new = NewFile(path)
         self._vocab = vocab
         self._columns = columns
         self._quoted: dict[str, list[str]] = {}
-        self._file = open(self._part, "wb")  # noqa: SIM115 (closed by close or abort)
-        self._file.write(",".join(columns).encode() + b"\n")
+        with self._new.writing() as part:
+            self._file = open(part, "wb")  # noqa: SIM115 (closed by close or abort)
+            self._file.write(",".join(columns).encode() + b"\n")
 
     def write(self, chunk: EventChunk, text: Any = None) -> None:
         """Appends rows; ``text`` is a pyarrow string array that replaces the chunk's own column."""
@@ -65,17 +66,20 @@ class CsvTraceWriter:
         lines = pc.binary_join_element_wise(*fields[:-1], ended, pa.scalar(","))
         _, offsets, data = lines.buffers()
         ends = np.frombuffer(offsets, np.int32)[lines.offset : lines.offset + len(lines) + 1]
-        self._file.write(memoryview(data)[ends[0] : ends[-1]])
+        with self._new.writing():
+            self._file.write(memoryview(data)[ends[0] : ends[-1]])
 
     def close(self) -> None:
         """Puts the file in place."""
-        self._file.close()
-        os.replace(self._part, self._path)
+        with self._new.writing():
+            self._file.close()
+        self._new.put_in_place()
 
     def abort(self) -> None:
         """Leaves nothing behind."""
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a full disk, once more
+            self._file.close()
+        self._new.discard()
 
     def _field(self, column: str, chunk: EventChunk, text: Any) -> Any:
         """One column as a pyarrow string array without nulls."""

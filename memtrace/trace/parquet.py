@@ -161,6 +161,9 @@ class ParquetTrace:
             # Of another type, like a list, a column has no such path; _check_columns says so afterwards.
             strings = [field.name for field in schema if field.name in STRING_COLUMNS and not field.type.num_fields]
             return pq.ParquetFile(path, read_dictionary=strings, pre_buffer=False, buffer_size=1 << 20)
+        except UnicodeEncodeError:
+            raise TraceError("a name that is not UTF-8; expected one that is. Give the file another name.",
+                             self.shown_as) from None  # fmt: skip
         except (pa.ArrowException, OSError) as error:
             raise TraceError(f"not a whole Parquet file ({_first_line(error)}); expected a footer at its end. "
                              "It was probably cut off: copy or record it again.", self.shown_as) from error  # fmt: skip
@@ -172,6 +175,8 @@ class ParquetTrace:
                                  f"found {', '.join(self.names) or 'none'}. See docs/trace-formats.md.",
                                  self.shown_as)  # fmt: skip
         for name in self.names:
+            if self.names.count(name) > 1:
+                raise TraceError(f'column "{name}" stands twice; expected once. Remove one.', self.shown_as)
             kind = self._file.schema_arrow.field(name).type
             if name in STRING_COLUMNS or name == "text":
                 values = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -185,7 +190,7 @@ class ParquetTrace:
                 expected = "integers"
             else:
                 continue
-            if not good:
+            if not good or (name in REQUIRED_COLUMNS and pa.types.is_null(kind)):
                 raise TraceError(f'column "{name}" is of type {kind}; expected {expected}. '
                                  "Write it with that type (in pandas: Int64, string).", self.shown_as)  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memtrace.errors import TraceError
+from memtrace.files import NewFile
 
 from .parquet import ABSENT, ARROW_TYPES, OPTIONAL_COLUMNS, STRING_COLUMNS
 from .schema import EventChunk, TraceVocab, Vocab
@@ -42,7 +41,7 @@ class ParquetTraceWriter:
 
     Raises
     ------
-    TraceError
+    OutputError
         From each method: the file cannot be written.
     """
 
@@ -56,8 +55,8 @@ class ParquetTraceWriter:
         columns: Sequence[str] | None = None,
         scratch: bool = False,
     ) -> None:
-        self._path = Path(path)
-        self._parts = [self._path.with_name(f".{self._path.name}.{os.getpid()}.part{n}") for n in ("", "2")]
+        self._new = NewFile(path)
+        self._parts = [self._new.part, self._new.part.with_suffix(".part2")]
         self._vocab = vocab
         self._metadata = metadata
         self._scratch = scratch
@@ -95,7 +94,7 @@ class ParquetTraceWriter:
         self._do(self._end)
         self._wait()
         self._thread.shutdown()
-        os.replace(self._parts[0], self._path)
+        self._new.put_in_place(self._parts[0])
 
     def abort(self) -> None:
         """Leaves nothing behind."""
@@ -103,8 +102,7 @@ class ParquetTraceWriter:
         # What is wrong with the file has been told already, or does not matter any more.
         with contextlib.suppress(OSError, pa.ArrowException):
             self._end()
-        for part in self._parts:
-            part.unlink(missing_ok=True)
+        self._new.discard(*self._parts)
 
     def _do(self, work: Callable[[], None]) -> None:
         """Has the thread do it when it is done with what it has: at most two chunks are in memory."""
@@ -115,13 +113,8 @@ class ParquetTraceWriter:
         running, self._running = self._running, None
         if running is None:
             return
-        try:
+        with self._new.writing():
             running.result()
-        except (OSError, pa.ArrowException) as error:
-            where = "Set TMPDIR to a folder with more room." if self._scratch else "Make room, or name another folder."
-            said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            raise TraceError(f"cannot be written ({said}); expected room for the whole file. {where}",
-                             self._path) from error  # fmt: skip
 
     def _schema(self) -> pa.Schema:
         """Of the columns that were found until now."""

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from memtrace.errors import TraceError
+from memtrace.errors import OutputError, TraceError
+from memtrace.files import ROOM_FOR_SCRATCH, saying, scratch_folder
 
 from .csv_tokenizer import CSV_COLUMNS, CsvTokenizer
 from .interner import Rows
@@ -189,6 +190,11 @@ def open_trace(
             return _finish(shown, "parquet", ParquetTrace(path, TraceVocab(), columns), Problems(), None, "")
         try:
             return _spooled(shown, source, columns, again, symbols, name_sites, keep)
+        except OutputError as error:
+            if keep is not None and Path(error.path) == keep:
+                raise
+            raise TraceError(f"no copy of it can be made in {tempfile.gettempdir()} ({error.why}); expected "
+                             f"{ROOM_FOR_SCRATCH}.", shown) from error  # fmt: skip
         except OSError as error:
             raise TraceError(f"cannot be read to its end ({error}); expected a whole file. Copy or record it again.",
                              shown) from error  # fmt: skip
@@ -199,7 +205,7 @@ def _spooled(
     keep: Path | None,
 ) -> TraceReader:  # fmt: skip
     """Puts what comes in into a Parquet file."""
-    spool = tempfile.TemporaryDirectory(prefix="memtrace-")
+    spool = scratch_folder()
     try:
         plain = source.peek(len(TRACE_DAT)).startswith((MAGIC, MAGIC_SWAPPED, TRACE_DAT))
         stream = _Head(_decompressed(source))
@@ -338,12 +344,15 @@ class _Parsed:
 def _copy(stream: _Head, target: Path) -> None:
     with open(target, "wb") as file:
         while data := stream.read(1 << 20):
-            file.write(data)
+            with saying(target):
+                file.write(data)
 
 
 def _check_text(shown: str, head: bytes, is_csv: bool) -> None:
     if not head:
         raise TraceError("the file is empty; expected a trace. Was anything recorded?", shown)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise TraceError("text in UTF-16; expected UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.", shown)
     if not is_csv and b"\0" in head[:4096]:
         raise TraceError("not a trace: binary data; expected Parquet, CSV, ftrace text or perf script text. "
                          "See docs/trace-formats.md.", shown)  # fmt: skip
@@ -375,6 +384,9 @@ def _open_file(shown: str) -> BinaryIO:
         names = os.listdir(folder) if os.path.isdir(folder) else []
         near = difflib.get_close_matches(os.path.basename(shown), names, 3)
         hint = f" Near it: {', '.join(sorted(near))}." if near else ""
+        if os.path.islink(shown):
+            raise TraceError(f"a link to {os.readlink(shown)}, which is not there; expected a trace. Check the link.",
+                             shown) from None  # fmt: skip
         raise TraceError(f"no such file; expected a trace.{hint} Check the path.", shown) from None
     except IsADirectoryError:
         raise TraceError("a directory; expected a trace file. Name the file in it.", shown) from None

@@ -119,7 +119,7 @@ def test_convert_refuses_a_bad_target_before_it_reads(tmp_path: Path, memtrace: 
     path = written(tmp_path, GOOD)
     assert 'cannot write ".txt"; expected a name ending in .parquet or .csv' in memtrace("convert", path, "x.txt")[2]
     assert "it is the input itself" in memtrace("convert", path, path)[2]
-    assert "in an existing directory" in memtrace("convert", path, tmp_path / "no" / "x.csv")[2]
+    assert "in an existing folder" in memtrace("convert", path, tmp_path / "no" / "x.csv")[2]
     assert path.read_text() == GOOD
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memtrace.errors import ConfigError, MetricsError
+from memtrace.errors import ConfigError, MetricsError, OutputError
 from memtrace.metrics.manifest import TIMINGS, manifest, to_text
 from memtrace.metrics.run_folder import NoLocks, RunFolder, check_destination, create, hold
 from memtrace.metrics.schema import TABLES
@@ -107,7 +107,7 @@ def test_a_run_on_a_file_system_without_locks(
 
 def test_what_a_lock_fails_by_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_locks(monkeypatch, errno.EIO)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(OutputError, match="run: cannot be written .Input/output"):
         write(tmp_path / "run")
     with pytest.raises(OSError, match="Input/output"):
         hold(tmp_path)
