@@ -8,6 +8,7 @@ It takes what other tools write too: dictionary or plain strings, other integer 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ class ParquetTrace:
         self.shown_as = shown_as or str(path)
         self.vocab = vocab
         self._file = self._open(path)
+        self._thread = ThreadPoolExecutor(1, "memtrace-parquet")
         self.rows: int = self._file.metadata.num_rows
         self.names: list[str] = self._file.schema_arrow.names
         self._check_columns()
@@ -118,7 +120,7 @@ class ParquetTrace:
 
     def batches(self, rows: int, texts: bool = False) -> Iterator[tuple[EventChunk, Any]]:
         """
-        The rows, in chunks of at most ``rows``.
+        The rows, in chunks of at most ``rows``; a second thread decompresses the next while one is used.
 
         Parameters
         ----------
@@ -130,7 +132,10 @@ class ParquetTrace:
         """
         row0 = 0
         try:
-            for batch in self._file.iter_batches(rows, columns=self._columns, use_threads=False):
+            batches = self._file.iter_batches(rows, columns=self._columns, use_threads=False)
+            coming = self._thread.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = self._thread.submit(next, batches, None)
                 if batch.num_rows:
                     yield self._decode(batch, row0, texts)
                     row0 += batch.num_rows
@@ -153,6 +158,7 @@ class ParquetTrace:
         return False
 
     def close(self) -> None:
+        self._thread.shutdown()
         self._file.close()
 
     def _open(self, path: str | Path) -> pq.ParquetFile:

@@ -21,7 +21,7 @@ class ParquetTraceWriter:
     """
     Writes canonical Parquet: under a temporary name, put in place by `close`.
 
-    Encoding and compression take as long as decoding a trace does; they are done by a second thread, one chunk behind.
+    Encoding and compression take as long as decoding a trace does: a second thread does them, one chunk behind.
 
     Parameters
     ----------
@@ -80,17 +80,12 @@ class ParquetTraceWriter:
         """
         if not len(chunk):
             return
-        columns = {name: self._column(name, chunk, text) for name in self._names}
-        found = {name for name in self._missing if columns[name].null_count < len(chunk)}
-        self._missing -= found
-        schema = self._schema()
-        table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-        self._do(lambda: self._append(table, bool(found)))
+        # Whoever makes the rows goes on adding strings meanwhile.
+        known = {name: len(getattr(self._vocab, name)) for name in {*STRING_COLUMNS.values(), "text"}}
+        self._do(lambda: self._append(chunk, text, known))
 
     def close(self) -> None:
         """Puts the file in place."""
-        schema = self._schema()
-        self._do(lambda: self._append(pa.Table.from_batches([], schema), False))
         self._do(self._end)
         self._wait()
         self._thread.shutdown()
@@ -101,7 +96,8 @@ class ParquetTraceWriter:
         self._thread.shutdown()
         # What is wrong with the file has been told already, or does not matter any more.
         with contextlib.suppress(OSError, pa.ArrowException):
-            self._end()
+            if self._writer is not None:
+                self._writer.close()
         self._new.discard(*self._parts)
 
     def _do(self, work: Callable[[], None]) -> None:
@@ -121,17 +117,21 @@ class ParquetTraceWriter:
         kept = [(name, ARROW_TYPES[name]) for name in self._names if name not in self._missing]
         return pa.schema(kept, metadata=self._metadata)
 
-    def _append(self, table: pa.Table, more_columns: bool) -> None:
+    def _append(self, chunk: EventChunk, text: Any, known: dict[str, int]) -> None:
+        columns = {name: self._column(name, chunk, text, known) for name in self._names}
+        found = {name for name in self._missing if columns[name].null_count < len(chunk)}
+        self._missing -= found
+        schema = self._schema()
         if self._writer is None:
-            self._writer = self._open(self._parts[0], table.schema)
-        elif more_columns:
-            self._writer = self._widened(self._writer, table.schema)
-        if table.num_rows:
-            self._writer.write_table(table)
+            self._writer = self._open(self._parts[0], schema)
+        elif found:
+            self._writer = self._widened(self._writer, schema)
+        self._writer.write_table(pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
 
     def _end(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._writer is None:
+            self._writer = self._open(self._parts[0], self._schema())
+        self._writer.close()
 
     def _open(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         strings = [name for name in schema.names if name in STRING_COLUMNS]
@@ -157,18 +157,20 @@ class ParquetTraceWriter:
         self._parts.reverse()
         return new
 
-    def _column(self, name: str, chunk: EventChunk, text: Any) -> pa.Array:
+    def _column(self, name: str, chunk: EventChunk, text: Any, known: dict[str, int]) -> pa.Array:
         if name == "text":
             if text is None:
-                text = pa.array([None, *self._vocab.text.names], pa.string()).take(pa.array(chunk.text + 1))
+                names = self._vocab.text.names[: known["text"]]
+                text = pa.array([None, *names], pa.string()).take(pa.array(chunk.text + 1))
             return text.cast(pa.string())
         if name in STRING_COLUMNS:
             codes = chunk.event_name if name == "event" else getattr(chunk, name)
-            vocab: Vocab = getattr(self._vocab, STRING_COLUMNS[name])
-            known = self._dictionaries.get(name)
-            if known is None or len(known) != len(vocab):
-                known = self._dictionaries[name] = pa.array(vocab.names, pa.string())
-            return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), known)
+            kind = STRING_COLUMNS[name]
+            strings = self._dictionaries.get(name)
+            if strings is None or len(strings) != known[kind]:
+                vocab: Vocab = getattr(self._vocab, kind)
+                strings = self._dictionaries[name] = pa.array(vocab.names[: known[kind]], pa.string())
+            return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), strings)
         values = getattr(chunk, name)
         if name in ("ts_ns", "cpu", "ptr") or (self._scratch and name != "task"):  # "no such field" values do as well
             return pa.array(values)
