@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from .units import format_time, parse_size, parse_time
 if TYPE_CHECKING:
     from .schedule.clock import Played
     from .schedule.dispatch import Dispatcher
+    from .trace.kept import KeptTraces, ReadTrace
     from .trace.requests import Census
 
 CHECK_EVERY = 100_000
@@ -33,6 +34,8 @@ REPLAYED = ("ts_ns", "cpu", "task", "event", "call_site", "ptr", "name", "bytes_
 """Columns of a trace that a replay reads: requests, and what tells what belongs together."""
 MAX_SPEED = 1e6
 MAX_SEED = (1 << 31) - 1
+KEPT_BYTES = 128 << 20
+"""Memory for the requests of a trace that replays have in common: about two million of them."""
 MAP_SAMPLES = 60
 """The map of physical memory looks at every page, so it is taken less often than the rest."""
 
@@ -62,6 +65,7 @@ def replay(
     report: bool = True,
     progress: Told | None = None,
     command: Sequence[str] = (),
+    traces: KeptTraces | None = None,
 ) -> Run:
     """
     Replay a trace through the model and write a run folder.
@@ -93,6 +97,8 @@ def replay(
         Kernel whose bits the trace's gfp flags are, where they are numbers: 2.6.24, 4.19, 6.1 or 6.18.
     progress
         Called with (what is being done, rows done, rows in all). Without it a notebook shows a bar.
+    traces
+        Of ``keep_traces()``: what replays have in common that read the same trace one after the other.
 
     Raises
     ------
@@ -102,6 +108,7 @@ def replay(
         The model broke one of its rules (``check``).
     """
     from .metrics.run_folder import check_destination, create
+    from .trace.kept import KeptTraces
 
     compiled.check()
     kernel_config = kernel_with(kernel, settings)
@@ -122,13 +129,26 @@ def replay(
         folder = Path(place)
         check_destination(folder, force)
         with create(folder, force) as new_run, told(progress) as job.progress:
-            job.run(new_run, start, machine)
+            with nullcontext(traces) if traces is not None else KeptTraces() as kept:
+                job.run(kept, new_run, start, machine)
             if report:
                 from .report.page import write_report
 
                 job.phase("report")
                 write_report(new_run.folder)
         return Run(folder)
+
+
+def keep_traces() -> KeptTraces:
+    """
+    What ``replay`` reads of a trace, kept for the next replay of it; close it, or use it as a context manager.
+
+    >>> with keep_traces() as traces:  # doctest: +SKIP
+    ...     runs = [replay("trace.parquet", settings=[f"pcp.batch={n}"], traces=traces) for n in (1, 31, 63)]
+    """
+    from .trace.kept import KeptTraces
+
+    return KeptTraces(KEPT_BYTES)
 
 
 def kernel_with(name: str, settings: Sequence[str]) -> KernelConfig:
@@ -218,40 +238,33 @@ class _Job:
             self.timings[self._phase] = self.timings.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = name, now
 
-    def run(self, new_run: Any, start_folder: str | Path | None, machine: str | Path | None) -> None:
-        from .trace.census import take_census
-        from .trace.source import open_trace
-        from .trace.window import TraceWindow
-
-        with ExitStack() as stack:
-            self.phase("open")
-            reader = stack.enter_context(
-                open_trace(self.trace, columns=REPLAYED,
-                           progress=lambda done, total: self.progress("reading", done, total))
-            )
-            reader.vocab.gfp_era = self.gfp_bits
-            start = choose_start(reader, start_folder, machine, self.cpus, self.memory, self.nodes)
-            source = TraceWindow(reader, start.row, self.window)
-            self.phase("census")
-            rows = reader.rows or 0
-            census = take_census(source, progress=lambda done: self.progress("reading", done, rows))
-            if self.window is not None and not census.rows:
-                begin, end = self.window
-                raise ConfigError(f"--time {format_time(begin)},{format_time(end)}: no row of the trace is that late; "
-                                  "expected a time within it. `memtrace info` says how long it is.")
-            self.phase("layout")
-            machine_config = complete(start, census, self.cpus, self.memory, self.nodes)
-            model, cache_map, notes = lay_out_start(start, census, self.kernel, self.seed, self.allocator)
-            config = ReplayConfig(
-                machine=machine_config, kernel=self.kernel, allocator=self.allocator, timing=self.timing,
-                speed=self.speed, engine=self.engine, sample_ns=self.sample_ns,
-                check_every=CHECK_EVERY if self.check else 0, seed=self.seed,
-                time_window_ns=self.window, hotplug=self.hotplug,
-            )
-            self._play(new_run, reader, source, start, census, model, cache_map, notes, config)
+    def run(
+        self, traces: KeptTraces, new_run: Any, start_folder: str | Path | None, machine: str | Path | None
+    ) -> None:
+        self.phase("open")
+        trace = traces.open(self.trace, REPLAYED, self.gfp_bits,
+                            lambda done, total: self.progress("reading", done, total))
+        start = choose_start(trace.reader, start_folder, machine, self.cpus, self.memory, self.nodes)
+        self.phase("census")
+        rows = trace.reader.rows or 0
+        census = trace.census(start.row, self.window, lambda done: self.progress("reading", done, rows))
+        if self.window is not None and not census.rows:
+            begin, end = self.window
+            raise ConfigError(f"--time {format_time(begin)},{format_time(end)}: no row of the trace is that late; "
+                              "expected a time within it. `memtrace info` says how long it is.")
+        self.phase("layout")
+        machine_config = complete(start, census, self.cpus, self.memory, self.nodes)
+        model, cache_map, notes = lay_out_start(start, census, self.kernel, self.seed, self.allocator)
+        config = ReplayConfig(
+            machine=machine_config, kernel=self.kernel, allocator=self.allocator, timing=self.timing,
+            speed=self.speed, engine=self.engine, sample_ns=self.sample_ns,
+            check_every=CHECK_EVERY if self.check else 0, seed=self.seed,
+            time_window_ns=self.window, hotplug=self.hotplug,
+        )
+        self._play(new_run, trace, start, census, model, cache_map, notes, config)
 
     def _play(
-        self, new_run: Any, reader: Any, source: Any, start: Start, census: Census, model: Any, cache_map: Any,
+        self, new_run: Any, trace: ReadTrace, start: Start, census: Census, model: Any, cache_map: Any,
         notes: list[str], config: ReplayConfig,
     ) -> None:
         from .metrics.recorder import Recorder
@@ -263,13 +276,13 @@ class _Job:
         from .schedule.dispatch import Dispatcher
         from .schedule.hotplug import Hotplug
         from .trace.fold import Fold
-        from .trace.pairing import RequestStream
 
+        reader = trace.reader
         dispatcher = Dispatcher(model, cache_map, [cache.name for cache in census.caches])
         dispatcher.create_start_objects(census)
         model.reset_statistics()
         fold = Fold(census, config.machine.cpus, config.machine.nodes)
-        requests = RequestStream(source, census, fold=fold)
+        requests = trace.requests()
         costs = CostTable.load()
         sample_ns = config.sample_ns or round_sample_ns(census.span_ns)
         config = replace(config, sample_ns=sample_ns)
@@ -280,7 +293,7 @@ class _Job:
                 map_ns=max(1, census.span_ns // MAP_SAMPLES),
             )
             played = play(
-                dispatcher, requests, costs, recorder, cpus=config.machine.cpus, nr_locks=model.nr_locks(),
+                dispatcher, requests.folded(fold), costs, recorder, cpus=config.machine.cpus, nr_locks=model.nr_locks(),
                 sample_ns=sample_ns, end_ns=census.end_ns, engine=self.engine, check_every=config.check_every,
                 check=model.validate if self.check else None,
                 progress=lambda row: self.progress("replaying", row + 1, reader.rows or 0),

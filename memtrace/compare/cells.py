@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from ..files import scratch_folder
 from ..metrics.manifest import versions
 from ..metrics.run_folder import MANIFEST
 from ..progress import silent
+from ..run import keep_traces, replay
 from .grid import Cell
 from .measures import measure_run
-from .places import Remote, base_name, fetched, is_remote
+from .places import Copies, Remote, base_name, is_remote
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NOT_OF_A_RUN = ("cli", "compare", "report", "fidelity", "byhand")
@@ -70,9 +70,6 @@ def path_digest(path: str | Path, folder: bool = True) -> str:
     ConfigError
         There is no such file or folder.
     """
-    if is_remote(path):
-        with scratch_folder("memtrace-digest-") as scratch:
-            return path_digest(str(fetched(path, Path(scratch))), folder)
     place = Path(path)
     if place.is_file():
         with open(place, "rb") as file:
@@ -91,9 +88,10 @@ def path_digest(path: str | Path, folder: bool = True) -> str:
 
 
 class Namer:
-    """Names cells by all that their results depend on; files are read once."""
+    """Names cells by all that their results depend on; files are read once, what lies elsewhere from a copy."""
 
-    def __init__(self) -> None:
+    def __init__(self, copies: Copies) -> None:
+        self._copies = copies
         self._digests: dict[str, str] = {}
         self._fixed = {"source": source_digest(), "versions": versions(__version__)}
 
@@ -110,11 +108,35 @@ class Namer:
 
     def _digest(self, path: str, folder: bool) -> str:
         if path not in self._digests:
-            self._digests[path] = path_digest(path, folder)
+            here = self._copies.local(path) if is_remote(path) else path.removeprefix("file://")
+            self._digests[path] = path_digest(here, folder)
         return self._digests[path]
 
 
-def run_cell(cell: Cell, key: str, cells: str, source: str = "") -> Done:
+class Bench:
+    """
+    What one cell after the other is run with, so that files are not copied and traces not read for each of them.
+
+    A context manager, for one thread.
+
+    Parameters
+    ----------
+    copies
+        Of what lies elsewhere; they may be shared.
+    """
+
+    def __init__(self, copies: Copies) -> None:
+        self.copies = copies
+        self.traces = keep_traces()
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.traces.close()
+
+
+def run_cell(cell: Cell, key: str, cells: str, bench: Bench, source: str = "") -> Done:
     """
     Run a cell unless its folder is there, and measure it.
 
@@ -137,24 +159,22 @@ def run_cell(cell: Cell, key: str, cells: str, source: str = "") -> Done:
     if source and source != source_digest():
         raise ConfigError(f"a worker on {platform.node()} has another memtrace than the study's; expected the same "
                           "source everywhere. Install this one there.")
-    # A folder for copies of what lies elsewhere; where nothing does, a killed process leaves none behind.
-    elsewhere = any(map(is_remote, (cells, *cell.paths())))
-    with scratch_folder("memtrace-cell-") if elsewhere else nullcontext(cells) as scratch:
-        return _run(cell, key, cells, Path(scratch))
+    if not is_remote(cells):
+        return _run(cell, key, Path(cells) / key, None, bench)
+    with scratch_folder("memtrace-cell-") as scratch:
+        return _run(cell, key, Path(scratch, key), Remote(cells), bench)
 
 
-def _run(cell: Cell, key: str, cells: str, scratch: Path) -> Done:
+def _run(cell: Cell, key: str, folder: Path, remote: Remote | None, bench: Bench) -> Done:
     from ..report.frames import RunFrames
 
     begun = time.perf_counter()
-    remote = Remote(cells) if is_remote(cells) else None
-    folder = Path(cells) / key if remote is None else scratch / "run" / key
     ran = not ((folder / MANIFEST).is_file() if remote is None else remote.exists(f"{key}/{MANIFEST}"))
     if remote is not None and not ran:
         remote.get(key, folder)
     try:
         if ran:
-            _replay(cell, folder, scratch)
+            _replay(cell, folder, bench)
         measures = measure_run(RunFrames(folder))
     except ModelError as error:
         return Done(key, {}, str(error), bug=True)
@@ -163,22 +183,22 @@ def _run(cell: Cell, key: str, cells: str, scratch: Path) -> Done:
     except MemtraceError as error:
         return Done(key, {}, str(error))
     except MemoryError:
+        bench.traces.close()
         return Done(key, {}, NO_MEMORY, lost=True)
     if remote is not None and ran:
         remote.put_run(folder, key)
     return Done(key, measures, ran=ran, seconds=time.perf_counter() - begun)
 
 
-def _replay(cell: Cell, folder: Path, scratch: Path) -> None:
+def _replay(cell: Cell, folder: Path, bench: Bench) -> None:
     """Replay a cell, its trace and its other files copied here first where they lie elsewhere."""
-    from ..run import replay
-
     arguments = cell.arguments()
     for name in ("start", "machine"):
         if arguments.get(name) is not None and is_remote(arguments[name]):
-            arguments[name] = fetched(arguments[name], scratch)
+            arguments[name] = bench.copies.local(arguments[name])
     try:
-        replay(str(fetched(cell.value("trace"), scratch)), **arguments, out=folder, report=False, progress=silent)
+        replay(bench.copies.local(cell.value("trace")), **arguments, out=folder, report=False, progress=silent,
+               traces=bench.traces)
     except ConfigError:
         if (folder / MANIFEST).is_file():
             return  # somebody else has written the same cell meanwhile

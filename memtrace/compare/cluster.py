@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 from ..errors import ConfigError
-from .cells import Done, run_cell, source_digest
+from .cells import Done, source_digest
 from .places import needed
 from .pool import Told, Work, lost_cell
 
@@ -46,10 +47,14 @@ def run_cells_on(address: str, work: Work, cells: str, told: Told) -> dict[str, 
     except (OSError, ValueError) as error:
         raise ConfigError(f"--dask {address}: no scheduler answers ({error}); expected a running one. Start it with "
                           "`dask scheduler`.") from None
+    from .cluster_worker import Benches, run_there
+
     done: dict[str, Done] = {}
+    study = f"memtrace-{uuid.uuid4().hex}"
     with client:
         source = source_digest()
-        futures = {client.submit(run_cell, cell, key, cells, source, key=f"memtrace-{key}", retries=2): key
+        client.register_plugin(Benches(study))
+        futures = {client.submit(run_there, study, cell, key, cells, source, key=f"memtrace-{key}", retries=2): key
                    for cell, key in work}
         try:
             for future in distributed.as_completed(list(futures), loop=client.loop):
@@ -61,4 +66,5 @@ def run_cells_on(address: str, work: Work, cells: str, told: Told) -> dict[str, 
                 told(done[key])
         finally:
             client.cancel([future for future in futures if not future.done()])
+            client.unregister_worker_plugin(study)
     return done

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import ConfigError, MetricsError
+from ..files import scratch_folder
 from ..metrics.run_folder import MANIFEST
 
 _INSTALL = "Install it with `pip install 'kmem-memtrace[cluster]'`."
@@ -112,16 +115,55 @@ def _told(place: str) -> Iterator[None]:
                            "the credentials.") from None
 
 
-def fetched(path: str | Path | None, scratch: Path) -> str | None:
-    """A path of this machine for any path: what lies elsewhere is copied into ``scratch`` under its own name."""
-    if path is None or not is_remote(path):
-        return None if path is None else local(path)
-    # A trace and a snapshot may have one name; each address has a folder of its own.
-    folder = scratch / hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    target = folder / base_name(path)
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".part-{base_name(path)}"
-        Remote(str(path)).get("", part)
-        part.rename(target)
-    return str(target)
+class Copies:
+    """
+    Copies of what lies elsewhere, each made once. A context manager: they are gone when it ends.
+
+    Parameters
+    ----------
+    folder
+        Where they are, or are to be; they stay there. When not given a folder of its own, made when it is needed.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self._folder = folder
+        self._own: TemporaryDirectory[str] | None = None
+        self._one_at_a_time = threading.Lock()
+
+    @property
+    def folder(self) -> str | None:
+        """Where they are; None when there is none yet."""
+        return self._folder
+
+    def local(self, path: str | Path) -> str:
+        """
+        A path of this machine for any path: what lies elsewhere is copied under its own name.
+
+        Raises
+        ------
+        MetricsError
+            It cannot be read.
+        """
+        if not is_remote(path):
+            return local(path)
+        with self._one_at_a_time:
+            if self._folder is None:
+                self._own = scratch_folder("memtrace-copies-")
+                self._folder = self._own.name
+            # A trace and a snapshot may have one name; each address has a folder of its own.
+            folder = Path(self._folder, hashlib.sha256(str(path).encode()).hexdigest()[:16])
+            target = folder / base_name(path)
+            if not target.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                part = folder / f".part-{base_name(path)}"
+                Remote(str(path)).get("", part)
+                part.rename(target)
+            return str(target)
+
+    def __enter__(self) -> Copies:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own is not None:
+            self._own.cleanup()
+            self._own = self._folder = None

@@ -9,7 +9,7 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -20,6 +20,7 @@ from ..ending import end_in_order
 if TYPE_CHECKING:
     from .cells import Done
     from .grid import Cell
+    from .places import Copies
 
 Work = Sequence[tuple["Cell", str]]
 """Cells with their keys."""
@@ -27,8 +28,7 @@ Told = Callable[["Done"], None]
 
 PRELOADED = (
     "memtrace.compare.cells", "memtrace.metrics.recorder", "memtrace.schedule.clock", "memtrace.schedule.dispatch",
-    "memtrace.schedule.reclaim_daemons", "memtrace.trace.census", "memtrace.trace.pairing", "memtrace.trace.source",
-    "memtrace.trace.window",
+    "memtrace.schedule.reclaim_daemons", "memtrace.trace.kept",
 )
 """What a replay needs: imported once, by the process that workers are forked from."""
 PATIENCE_S = 10
@@ -49,7 +49,7 @@ def _context() -> ForkServerContext | SpawnContext:
     return multiprocessing.get_context("spawn")
 
 
-def run_cells(work: Work, cells: str, jobs: int, told: Told) -> dict[str, Done]:
+def run_cells(work: Work, cells: str, jobs: int, told: Told, copies: Copies) -> dict[str, Done]:
     """
     Run cells.
 
@@ -66,21 +66,24 @@ def run_cells(work: Work, cells: str, jobs: int, told: Told) -> dict[str, Done]:
         Processes; with 1 no other process is started.
     told
         Called in this process with each cell that is done, in the order in which they finish.
+    copies
+        Of what lies elsewhere, for all processes.
 
     Returns
     -------
     By key.
     """
-    from .cells import run_cell
+    from .cells import Bench, run_cell
 
     if jobs == 1 or len(work) < 2:
         out = {}
-        for cell, key in work:
-            out[key] = run_cell(cell, key, cells)
-            told(out[key])
+        with Bench(copies) as bench:
+            for cell, key in work:
+                out[key] = run_cell(cell, key, cells, bench)
+                told(out[key])
         return out
-    done, died = _in_processes(work, cells, min(jobs, len(work)), told)
-    again, lost = _in_processes([(cell, key) for cell, key in work if key in died], cells, 1, told)
+    done, died = _in_processes(work, cells, min(jobs, len(work)), told, copies)
+    again, lost = _in_processes([(cell, key) for cell, key in work if key in died], cells, 1, told, copies)
     for key, how in lost.items():
         again[key] = lost_cell(key, f"its process {how}, and again when it ran alone")
         told(again[key])
@@ -95,15 +98,45 @@ def lost_cell(key: str, what: str) -> Done:
                          "replays at a time: it runs only what is missing.", lost=True)
 
 
-def _in_processes(work: Work, cells: str, jobs: int, told: Told) -> tuple[dict[str, Done], dict[str, str]]:
+class _Todo:
+    """
+    Cells that are to be run, by trace: who has read a trace goes on with it, so that it is read by as few as can be.
+
+    Who is done with his trace takes one that nobody is at, and when there is none, helps where most is left to do.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._by_trace: dict[str, deque[tuple[Cell, str]]] = {}
+        for cell, key in work:
+            self._by_trace.setdefault(cell.value("trace"), deque()).append((cell, key))
+
+    def __bool__(self) -> bool:
+        return bool(self._by_trace)
+
+    def take(self, trace: str, others: Collection[str]) -> tuple[Cell, str]:
+        """A cell for who has read ``trace`` (\"\" none), while others are at theirs."""
+        if trace not in self._by_trace:
+            free = [name for name in self._by_trace if name not in others]
+            trace = free[0] if free else max(self._by_trace, key=lambda name: len(self._by_trace[name]))
+        cells = self._by_trace[trace]
+        taken = cells.popleft()
+        if not cells:
+            del self._by_trace[trace]
+        return taken
+
+
+def _in_processes(
+    work: Work, cells: str, jobs: int, told: Told, copies: Copies
+) -> tuple[dict[str, Done], dict[str, str]]:
     """Results by key, and how the processes of the other keys died."""
     prepare()
-    todo, done, died = deque(work), {}, {}
+    todo, done, died = _Todo(work), {}, {}
     workers: list[_Worker] = []
     try:
         while todo or workers:
             while todo and len(workers) < jobs:
-                workers.append(_Worker(cells, *todo.popleft()))
+                taken = todo.take("", [worker.trace for worker in workers])
+                workers.append(_Worker(cells, copies.folder, *taken))
             for pipe in wait([worker.pipe for worker in workers]):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
                 try:
@@ -114,7 +147,7 @@ def _in_processes(work: Work, cells: str, jobs: int, told: Told) -> tuple[dict[s
                     continue
                 told(done[worker.key])
                 if todo:
-                    worker.give(*todo.popleft())
+                    worker.give(*todo.take(worker.trace, [other.trace for other in workers if other is not worker]))
                 else:
                     workers.remove(worker)
                     worker.stop()
@@ -127,17 +160,18 @@ def _in_processes(work: Work, cells: str, jobs: int, told: Told) -> tuple[dict[s
 class _Worker:
     """A process that runs one cell after the other."""
 
-    def __init__(self, cells: str, cell: Cell, key: str) -> None:
+    def __init__(self, cells: str, copies: str | None, cell: Cell, key: str) -> None:
         self.pipe, there = multiprocessing.Pipe()
         # The process that workers are forked from has the environment of the time when it began.
-        self._process = _context().Process(target=_serve, args=(there, cells, dict(os.environ)), daemon=True)
+        self._process = _context().Process(target=_serve, args=(there, cells, copies, dict(os.environ)),
+                                           daemon=True)
         self._process.start()
         there.close()
         self.give(cell, key)
 
     def give(self, cell: Cell, key: str) -> None:
         """Hand it a cell."""
-        self.key = key
+        self.key, self.trace = key, cell.value("trace")
         with contextlib.suppress(OSError):  # it may have died; ``result`` will tell
             self.pipe.send((cell, key))
 
@@ -169,26 +203,28 @@ class _Worker:
         self._process.join()
 
 
-def _serve(pipe: Connection, cells: str, environment: dict[str, str]) -> None:
+def _serve(pipe: Connection, cells: str, copies: str | None, environment: dict[str, str]) -> None:
     """Run cells until there are no more."""
     # Ctrl-C is for whoever started us; who ends us wants us to leave nothing half-written.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_in_order()
     os.environ.update(environment)
     _stop_with_parent()
-    from .cells import run_cell
+    from .cells import Bench, run_cell
+    from .places import Copies
 
-    while True:
-        try:
-            cell, key = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            pipe.send(run_cell(cell, key, cells))
-        except Exception as error:
-            # Whoever catches it there would not see where it happened here.
-            error.add_note(traceback.format_exc())
-            pipe.send(error)
+    with Copies(copies) as here, Bench(here) as bench:
+        while True:
+            try:
+                cell, key = pipe.recv()
+            except (EOFError, OSError):
+                return
+            try:
+                pipe.send(run_cell(cell, key, cells, bench))
+            except Exception as error:
+                # Whoever catches it there would not see where it happened here.
+                error.add_note(traceback.format_exc())
+                pipe.send(error)
 
 
 def _stop_with_parent() -> None:

@@ -26,7 +26,7 @@ from .folder import CELLS, DATASET, STUDY, STUDY_FORMAT, alone, claim, replace_j
 from .grid import Cell, Grid, read_study
 from .labels import Labels
 from .measures import MEASURES
-from .places import Remote, is_remote, local
+from .places import Copies, Remote, is_remote, local
 from .pool import run_cells
 from .verdict import Winner, winners
 
@@ -252,18 +252,20 @@ def _run(grid: Grid, folder: Path, place: str, jobs: int, cluster: str | None, f
         raise ConfigError(f"-j {jobs}: expected one process at least.")
     parse_least(grid.least)  # what is wrong there is said before anything is run
     compiled.check()
-    namer = Namer()
-    work = [(cell, namer.key(cell)) for cell in grid.cells()]
-    with alone(folder):
-        claim(folder, grid, force)
-        study = Study(folder, grid, *_results(grid, work, folder, place, jobs, cluster, progress or silent))
-        unfinished(folder)
-        write_results(study, jobs, report)
+    with Copies() as copies:
+        namer = Namer(copies)
+        work = [(cell, namer.key(cell)) for cell in grid.cells()]
+        with alone(folder):
+            claim(folder, grid, force)
+            found = _results(grid, work, folder, place, jobs, cluster, progress or silent, copies)
+            study = Study(folder, grid, *found)
+            unfinished(folder)
+            write_results(study, jobs, report)
     return study
 
 
 def _results(grid: Grid, work: Sequence[tuple[Cell, str]], folder: Path, place: str, jobs: int, cluster: str | None,
-             progress: Told) -> tuple[pd.DataFrame, list[Refused], int]:
+             progress: Told, copies: Copies) -> tuple[pd.DataFrame, list[Refused], int]:
     """Run what is missing; the measures of all cells, those without a result, and how many were run."""
     once = {key: cell for cell, key in work}
     finished = 0
@@ -279,7 +281,7 @@ def _results(grid: Grid, work: Sequence[tuple[Cell, str]], folder: Path, place: 
         # The workers may stand elsewhere in the file system than we do.
         done = run_cells_on(cluster, [(cell.rooted(), key) for cell, key in todo], local(place), told)
     else:
-        done = run_cells(todo, place, jobs, told)
+        done = run_cells(todo, place, jobs, told, copies)
     refused = [Refused(name_cell(grid, cell), done[key].message, done[key].bug, done[key].lost)
                for cell, key in work if not done[key].measures]
     if len(refused) == len(work):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ class RequestStream:
     """
     The requests of a trace, in row order, in chunks.
 
-    Iterating reads the trace again from ``start_row``; it can be done more than once.
+    Iterating reads the trace again from ``start_row``; it can be done more than once, and who iterates may write to the
+    requests' CPUs, and to nothing else of them.
 
     Parameters
     ----------
@@ -34,8 +36,8 @@ class RequestStream:
         Rows before this one are as if they were not there.
     rows_per_chunk
         Trace rows read at a time; the requests do not depend on it, only their division into chunks.
-    fold
-        Called with each chunk of requests and the rows it was made of, to change the requests' CPUs and nodes.
+    keep_bytes
+        Memory for the requests: when all fit, another iteration does not read the trace. 0 keeps none.
 
     Attributes
     ----------
@@ -46,7 +48,7 @@ class RequestStream:
 
     def __init__(
         self, reader: TraceReader, census: Census, *, start_row: int = 0, rows_per_chunk: int = CHUNK_ROWS,
-        fold: Callable[[Requests, EventChunk], None] | None = None,
+        keep_bytes: int = 0,
     ) -> None:
         if census.plan is None or census.first_row != start_row:
             raise ModelError(
@@ -58,7 +60,8 @@ class RequestStream:
         self._plan = census.plan
         self._start_row = start_row
         self._rows_per_chunk = rows_per_chunk
-        self._fold = fold
+        self._keep_bytes = keep_bytes
+        self._kept: list[tuple[Requests, np.ndarray]] | None = None
         self._reclaim = sorted(
             [(row - (not begins), row, node, RQ_KSWAPD_BEGIN if begins else RQ_KSWAPD_END)
              for row, node, begins in census.kswapd] + [(row, row, -1, RQ_DRAIN_ALL) for row in census.drain_all]
@@ -67,6 +70,43 @@ class RequestStream:
         self.counts: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Requests]:
+        return self.folded(None)
+
+    def folded(self, fold: Callable[[Requests, np.ndarray], None] | None) -> Iterator[Requests]:
+        """
+        The requests, each chunk changed by ``fold``.
+
+        Parameters
+        ----------
+        fold
+            Called with a chunk and the task of each request (-1 unknown), to put other columns in place of the chunk's.
+        """
+        for requests, task in self._kept_or_made():
+            if fold is not None:
+                fold(requests, task)
+            yield requests
+
+    def _kept_or_made(self) -> Iterator[tuple[Requests, np.ndarray]]:
+        if self._kept is not None:
+            for requests, task in self._kept:
+                yield replace(requests, cpu=requests.cpu.copy()), task
+            return
+        kept: list[tuple[Requests, np.ndarray]] = []
+        for requests, task in self._made():
+            if self._keep_bytes:
+                # A copy: who gets the chunk may change it, and the pairer's arrays have room for more.
+                columns = {name: getattr(requests, name).copy() for name, _ in REQUEST_COLUMNS}
+                kept.append((Requests(**columns), task))
+                self._keep_bytes -= task.nbytes + sum(column.nbytes for column in columns.values())
+                if self._keep_bytes <= 0:
+                    self._keep_bytes = 0
+                    kept.clear()
+            yield requests, task
+        if self._keep_bytes:
+            self._kept = kept
+
+    def _made(self) -> Iterator[tuple[Requests, np.ndarray]]:
+        """Chunks of requests with the tasks that made them, from the trace's rows."""
         census = self._census
         columns = Columns()
         pairer = Pairer(columns, census.direct_map_base, self._plan, census.start_cache, census.start_order)
@@ -76,9 +116,7 @@ class RequestStream:
             self._check_bounds(pairer)
             requests = self._with_reclaim(_requests(pairer), chunk)
             if len(requests):
-                if self._fold is not None:
-                    self._fold(requests, chunk)
-                yield requests
+                yield requests, chunk.task[requests.row - chunk.row0]
         self.counts = {name: int(n) for name, n in zip(CAUSE_NAMES, pairer.counts, strict=True) if n}
 
     def _with_reclaim(self, requests: Requests, chunk: EventChunk) -> Requests:

@@ -76,6 +76,7 @@ class TraceReader:
         self._problems = problems
         self._spool = spool
         self._digest = digest
+        self._markers: dict[tuple[str, ...], int] = {}
 
     @property
     def problems(self) -> dict[str, int]:
@@ -108,7 +109,13 @@ class TraceReader:
         yield from self._pass(rows_per_chunk, texts=True)
 
     def find_marker(self, texts: Sequence[str]) -> int:
-        """Row of the first marker with one of these texts, from 0; -1 when there is none."""
+        """Row of the first marker with one of these texts, from 0; -1 when there is none. Looked for once."""
+        key = tuple(texts)
+        if key not in self._markers:
+            self._markers[key] = self._row_of_marker(texts)
+        return self._markers[key]
+
+    def _row_of_marker(self, texts: Sequence[str]) -> int:
         trace = ParquetTrace(self._trace.path, TraceVocab(), ("text",), self.path)
         try:
             for chunk, _ in trace.batches(ROWS_PER_CHUNK):

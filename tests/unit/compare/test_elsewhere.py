@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 
 from memtrace.compare import cluster as cluster_module
-from memtrace.compare.places import fetched
+from memtrace.compare.places import Copies
 from memtrace.compare.study import Study, compare
 from memtrace.errors import ConfigError, MetricsError
+from memtrace.trace import kept
+from memtrace.trace.source import open_trace
 
 distributed = pytest.importorskip("distributed", reason="needs the extra cluster")
 pytest.importorskip("s3fs", reason="needs the extra cluster")
@@ -69,6 +71,20 @@ def test_a_killed_worker_loses_nothing_and_nothing_counts_twice(
     again = compare(bundled / "hello.csv", **GRID, out=folder, report=False,  # type: ignore[arg-type]
                     cluster=workers.scheduler_address)  # type: ignore[attr-defined]
     assert again.ran == 0
+
+
+def test_a_worker_reads_a_trace_once_for_each_of_its_threads(
+    serial: Study, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(kept, "open_trace", lambda path, **more: opened.append(path) or open_trace(path, **more))
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, protocol="tcp",
+                                  dashboard_address=None, host="127.0.0.1") as local:
+        study = compare(bundled / "hello.csv", **GRID, out=tmp_path / "study", report=False,  # type: ignore[arg-type]
+                        cluster=local.scheduler_address)
+        assert study.ran == 6 and 1 <= len(opened) <= 2
+        assert not [name for name in local.workers[0].plugins if name.startswith("memtrace")]
+    pd.testing.assert_frame_equal(study.measures, serial.measures)
 
 
 def test_workers_with_another_memtrace_are_refused(
@@ -126,11 +142,13 @@ def test_what_is_not_there_is_one_line(bucket: str, tmp_path: Path) -> None:
         compare("traces/hello.csv", cluster=str(tmp_path / "none"), out=tmp_path / "study")
 
 
-def test_two_addresses_of_one_name_are_two_files(tmp_path: Path) -> None:
+def test_two_addresses_of_one_name_are_two_files() -> None:
     import fsspec
 
     memory = fsspec.filesystem("memory")
     for folder in ("traces", "snapshots"):
         memory.pipe(f"/{folder}/one", folder.encode())
-    found = [fetched(f"memory://{folder}/one", tmp_path) for folder in ("traces", "snapshots")]
-    assert [Path(str(path)).read_text(encoding="utf-8") for path in found] == ["traces", "snapshots"]
+    with Copies() as copies:
+        found = [Path(copies.local(f"memory://{folder}/one")) for folder in ("traces", "snapshots")]
+        assert [path.read_text(encoding="utf-8") for path in found] == ["traces", "snapshots"]
+    assert not any(path.exists() for path in found)

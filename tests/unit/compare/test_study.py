@@ -21,6 +21,7 @@ import pytest
 from memtrace.compare.cells import Namer
 from memtrace.compare.grid import Cell, Grid, read_study, split_starts
 from memtrace.compare.labels import roles
+from memtrace.compare.places import Copies
 from memtrace.compare.study import compare, run_study
 from memtrace.errors import ConfigError, MetricsError
 from memtrace.metrics.run_folder import hold
@@ -197,13 +198,13 @@ def test_a_cells_name_follows_content_and_nothing_else(trace: str, tmp_path: Pat
     copy = tmp_path / "hello.csv"
     shutil.copy(trace, copy)
     cell, moved = (Grid((str(path),)).cells()[0] for path in (trace, copy))
-    name = Namer().key(cell)
-    assert Namer().key(moved) == name
+    name = Namer(Copies()).key(cell)
+    assert Namer(Copies()).key(moved) == name
     copy.write_text(copy.read_text() + "\n")
-    assert Namer().key(moved) != name
+    assert Namer(Copies()).key(moved) != name
     others = [Grid((trace,), memory=("1G",)), Grid((trace,), allocator=("slab",)), Grid((trace,), cpus=(3,)),
               Grid((trace,), common={"timing": "closed"}), Grid((trace,), settings={"slub.cpu_partial": ("0",)})]
-    assert len({name, *(Namer().key(grid.cells()[0]) for grid in others)}) == 6
+    assert len({name, *(Namer(Copies()).key(grid.cells()[0]) for grid in others)}) == 6
 
 
 def test_chance_is_replicated_and_what_has_none_is_not(trace: str, tmp_path: Path) -> None:
@@ -269,8 +270,8 @@ def test_a_study_file_says_the_same_as_options(serial: Path, trace: str, tmp_pat
     place.write_text('traces = "hello.csv"\nallocator = ["slub", "slab", "slob"]\n'
                      '[set]\n"pcp.batch" = [1, 31]\n')
     grid = read_study(place)
-    assert [Namer().key(cell) for cell in grid.cells()] == [
-        Namer().key(cell) for cell in Grid((trace,), ("slub", "slab", "slob"), settings=SETTINGS).cells()]
+    assert [Namer(Copies()).key(cell) for cell in grid.cells()] == [
+        Namer(Copies()).key(cell) for cell in Grid((trace,), ("slub", "slab", "slob"), settings=SETTINGS).cells()]
     place.write_text("traces = 'hello.csv'\nalocator = 'slub'\n")
     with pytest.raises(ConfigError, match='unknown key "alocator"'):
         read_study(place)
@@ -289,7 +290,8 @@ def test_each_trace_may_have_a_start_of_its_own(bundled: Path, tmp_path: Path) -
     assert [cell.arguments().get("start") for cell in grid.cells()] == [snapshot, None]
     place = tmp_path / "study.toml"
     place.write_text(f"traces = {traces!r}\n[start]\n{traces[0]!r} = {snapshot!r}\n")
-    assert [Namer().key(cell) for cell in read_study(place).cells()] == [Namer().key(cell) for cell in grid.cells()]
+    keys = [[Namer(Copies()).key(cell) for cell in one.cells()] for one in (read_study(place), grid)]
+    assert keys[0] == keys[1]
     with pytest.raises(ConfigError, match="not a trace of this study"):
         Grid((traces[1],), starts={traces[0]: str(start)})
     study = compare(traces, allocator=["slub", "slob"], start={traces[0]: snapshot}, window="0s,0.01s",

@@ -107,7 +107,7 @@ def test_a_run_on_a_file_system_without_locks(
 
 def test_what_a_lock_fails_by_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_locks(monkeypatch, errno.EIO)
-    with pytest.raises(OutputError, match="run: cannot be written .Input/output"):
+    with pytest.raises(OutputError, match=r"run: cannot be written .Input/output"):
         write(tmp_path / "run")
     with pytest.raises(OSError, match="Input/output"):
         hold(tmp_path)
