@@ -6,7 +6,8 @@ How fast is it?
     python benchmarks/bench.py --memory               also the peak memory of a 50 M-event trace (minutes)
 
 Rates are events (or operations) per second of CPU time, the median of several runs, so that a busy machine does not
-slow them; what somebody waits is noted as "wall". Ratios compare rows of the same run of this script.
+slow them; what somebody waits is noted as "wall", less than the CPU time where two threads share the work. Ratios
+compare rows of the same run of this script.
 """
 
 from __future__ import annotations
@@ -61,11 +62,13 @@ class Result:
 
 def median(what: str, runs: int, once: Callable[[], int], note: str = "") -> Result:
     """Run ``once`` several times; it returns how many events it worked on."""
-    seconds, events = [], 0
+    seconds, waited, events = [], [], 0
     for _ in range(runs):
-        begin = time.process_time()
+        begin, wall = time.process_time(), time.perf_counter()
         events = once()
         seconds.append(time.process_time() - begin)
+        waited.append(time.perf_counter() - wall)
+    note = ", ".join(filter(None, (note, f"wall {statistics.median(waited):.2f} s")))
     return report(Result(what, events, statistics.median(seconds), note))
 
 

@@ -165,6 +165,18 @@ def test_columns_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
         assert len(reader.vocab.call_site) == 0
 
 
+def test_two_readings_at_once_and_one_that_is_given_up(bundled: Path) -> None:
+    """The next rows are decompressed ahead, in the order in which each reading wants them."""
+    with open_trace(bundled / "build-and-serve-6.18.parquet") as reader:
+        whole = np.concatenate([chunk.ptr for chunk in reader.chunks()])
+        given_up = reader.chunks(1000)
+        next(given_up)
+        pairs = list(zip(reader.chunks(7_000), reader.chunks(7_000), strict=True))
+        for side in (0, 1):
+            assert (np.concatenate([pair[side].ptr for pair in pairs]) == whole).all()
+        assert next(given_up).row0 == 1000
+
+
 def test_text_is_kept_only_where_it_is_used(tmp_path: Path) -> None:
     events = ["marker", "gt_slab", "percpu_alloc_percpu", "mm_page_alloc_zone_locked"]
     pq.write_table(table(event=events, text=["m", "new objects=4", None, "page=1 pfn=2"]), tmp_path / "t.parquet")
