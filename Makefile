@@ -11,7 +11,17 @@ TRACE := traces/build-and-serve-6.18.parquet
 START := traces/build-and-serve-6.18/start
 RUN := reports/first-replay
 STUDY := reports/three-allocators
+# Tests in as many processes as there are CPUs; `make test PARALLEL=` runs them in one, for a debugger.
+PARALLEL ?= -n auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 COMPILED := $(shell grep -rlx --include='*.py' 'import cython' memtrace)
+
+# Without its bytecode every process that a test starts would compile memtrace's Python anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Tests that say something else when the core is plain Python: those against references, the random ones, and the unit
+# tests of each folder that has compiled modules.
+INTERPRETED := tests/reference tests/property $(wildcard $(sort $(patsubst memtrace/%/,tests/unit/%,$(dir $(COMPILED)))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -58,13 +68,13 @@ reports: $(VENV)/.built ## replay the bundled traces under all three allocators;
 	$(BIN)/python reports/picture.py docs/picture.png
 
 test: $(VENV)/.built $(VENV)/.dev ## install what is missing and run the test suite
-	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+	$(PYTEST) -m 'not slow' $(TESTS)
 
 test-all: $(VENV)/.built $(VENV)/.dev ## the test suite with slow tests and ten times as many random examples
-	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(TESTS)
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) $(TESTS)
 
-test-interpreted: $(VENV)/.built $(VENV)/.dev ## the test suite with the core as plain Python
-	MEMTRACE_INTERPRETED=1 $(BIN)/python -m pytest -m 'not slow' $(TESTS)
+test-interpreted: $(VENV)/.built $(VENV)/.dev ## the tests of compiled modules with the core as plain Python
+	MEMTRACE_INTERPRETED=1 $(PYTEST) -m 'not slow' $(or $(TESTS),$(INTERPRETED))
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

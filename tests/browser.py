@@ -12,7 +12,8 @@ from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = frozenset({"meta", "br", "hr", "link", "img"})
-SECONDS = 120
+SECONDS = 1800
+"""So that a browser that hangs ends, however busy the machine is."""
 
 
 class Reader(HTMLParser):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,14 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from traitlets.config import Config
 
 from memtrace import compiled
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+SECONDS = 1800
+"""For a cell: so that a kernel that hangs ends, however busy the machine is."""
+TEMPORARY = tempfile.gettempdir()
 PLACES = re.compile(r"""["'(\s](/(home|Users|root|tmp|work|mnt|var)/|[A-Z]:\\)""")
 """Beginnings of paths that only one computer has."""
 
@@ -23,15 +29,19 @@ def here(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run in, laid out as the project, and nothing of the user's own Jupyter."""
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
         monkeypatch.setenv(variable, str(tmp_path / "settings"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     (tmp_path / "traces").symlink_to(root / "traces")
     (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path / "notebooks"
 
 
 def execute(notebook: Any, folder: Path, **options: Any) -> None:
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
-                   **options).execute()
+    """Without ports, which another kernel that starts at the same time may take."""
+    # A socket's path has to be short.
+    with tempfile.TemporaryDirectory(prefix="k", dir=TEMPORARY) as sockets:
+        config = Config({"KernelManager": {"transport": "ipc", "connection_file": f"{sockets}/k"}})
+        NotebookClient(notebook, config=config, timeout=SECONDS, startup_timeout=SECONDS, kernel_name="python3",
+                       resources={"metadata": {"path": str(folder)}}, **options).execute()
 
 
 def outputs(cell: Any) -> str:
@@ -42,32 +52,62 @@ def outputs(cell: Any) -> str:
     return "\n".join(map(str, said))
 
 
-def answered(notebook: Any) -> int:
-    """
-    Write the answers, which the last cell holds, into the exercises' cells; how many there are.
+def tag(cell: Any) -> str:
+    return next(iter(cell.metadata.get("tags", ())), "")
 
-    A check that does not take the right answer is found like this, and all others are as the reader runs them.
+
+def another(answer: Any) -> Any:
+    """An answer of the same kind that is wrong."""
+    if isinstance(answer, tuple):
+        return tuple(another(part) for part in answer)
+    if isinstance(answer, set):
+        return {another(part) for part in answer}
+    return answer + " or so" if isinstance(answer, str) else 2 * answer + 1
+
+
+def tried(notebook: Any) -> Any:
     """
-    answers = {line.partition(" =")[0]: line for line in notebook.cells[-1].source.splitlines()}
-    cells = [cell for cell in notebook.cells[:-1] if re.match(r"answer_\d+ = ", cell.source)]
-    assert [cell.source.partition(" =")[0] for cell in cells] == list(answers)
-    for cell in cells:
-        assert "None" in cell.source, "an exercise that is answered already"
-        cell.source = answers[cell.source.partition(" =")[0]]
-    return len(cells)
+    A notebook in which each exercise is checked thrice: without an answer, with a wrong one and with the right one.
+
+    The right answers are those of the cell that holds the solution. All else is as the reader runs it.
+    """
+    [solution] = [cell for cell in notebook.cells if tag(cell) == "solution"]
+    solved: dict[str, Any] = {}
+    exec(solution.source, solved)
+    answers = {name: value for name, value in solved.items() if name.startswith("answer_")}
+    asked: list[str] = []
+    cells = []
+    for cell in notebook.cells:
+        cells += [] if cell is solution else [cell]
+        if tag(cell) == "answer":
+            asked.append(cell.source.partition("=")[0].strip())
+            assert "None" in cell.source, "an exercise that is answered already"
+        elif tag(cell) == "check":
+            for answer in (another(answers[asked[-1]]), answers[asked[-1]]):
+                cells.append(deepcopy(cell))
+                cells[-1].id += f"-{len(cells)}"
+                cells[-1].source = f"{asked[-1]} = {answer!r}\n{cell.source}"
+    assert asked == list(answers), "exercises and answers"
+    return nbformat.from_dict({**notebook, "cells": cells})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, here: Path) -> None:
+    """From top to bottom; and its exercises know right from wrong."""
     notebook = nbformat.read(path, as_version=4)
     if compiled.status() != "compiled" and any(word in str(notebook) for word in ("build-and-serve", "mt.synth")):
         pytest.skip("replays hundreds of thousands of events, which takes minutes without a compiled core")
-    exercises = answered(notebook)
+    notebook = tried(notebook)
     execute(notebook, here)
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     for output in shown:
         assert output.get("name") != "stderr", f"a warning: {output['text']}"
-    assert sum(output.get("text", "").startswith("Right") for output in shown) == exercises > 0
+    checks = [(cell.source, outputs(cell)) for cell in notebook.cells if tag(cell) == "check"]
+    assert len(checks) >= 9
+    for (_, unanswered), (wrong, refused), (right, taken) in zip(checks[::3], checks[1::3], checks[2::3], strict=True):
+        assert unanswered.startswith("Not answered yet"), wrong
+        assert refused and not refused.startswith(("Right", "Not answered")), wrong
+        assert taken.startswith("Right"), right
     assert sum("image/png" in output.get("data", {}) for output in shown) >= 2, "a notebook has pictures"
     assert not list(here.iterdir()), "it leaves things beside the notebooks"
 

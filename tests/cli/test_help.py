@@ -63,6 +63,15 @@ def template(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
 
 
 @pytest.fixture
+def linked(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the template's files, which are not to be changed."""
+    for entry in template.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The template's copy, as the working folder."""
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
@@ -132,7 +141,7 @@ def test_every_command_is_called_wrongly() -> None:
 
 @pytest.mark.parametrize(("name", "option"), VALUES, ids=lambda value: value)
 def test_a_value_that_is_nonsense_is_one_line(
-    name: str, option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    name: str, option: str, linked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     right = STUDY if name == "compare" and option not in OF_TWO_RUNS else RIGHT[name]
     code = call([name, option, NONSENSE, *right])
@@ -144,7 +153,7 @@ def test_a_value_that_is_nonsense_is_one_line(
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("wrong", [["--nope"], ["one-too-many", "two", "three"]], ids=["option", "arguments"])
 def test_wrong_usage_of_each_command_is_one_line(
-    name: str, wrong: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+    name: str, wrong: list[str], linked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # `record` takes a command of any words, and `compare` any number of traces: those are files that are not there.
     before = [name, *wrong] if name == "record" else [name, *RIGHT[name], *wrong]
@@ -153,7 +162,7 @@ def test_wrong_usage_of_each_command_is_one_line(
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("synth", "record")])
-def test_a_file_that_is_not_there_is_named(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_there_is_named(name: str, linked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["absent.parquet", *(STUDY if name == "compare" else RIGHT[name])[1:]]
     code = call([name, *arguments])
     assert code == cli_main.EXIT_INPUT

@@ -149,8 +149,7 @@ def test_a_comparison_of_hostile_names(tmp_path: Path, opened: Callable[[Path], 
         traces.append(place)
     machine = tmp_path / "<b>$m_1$.toml"
     machine.write_text('name = "<i>m</i>"\ncpus = 2\nmemory = "64M"\nnodes = 1\n', encoding="utf-8")
-    study = compare(traces, machine=[str(machine), "vm-512m-4cpu"], settings={"slub.cpu_partial": ["0", "30"]},
-                    out=tmp_path / "study")
+    study = compare(traces, machine=[str(machine), "vm-512m-4cpu"], out=tmp_path / "study")
     seen = opened(study.path / "report.html")
     for name in short_names(map(str, traces)).values():
         assert name in seen.dom.text

@@ -27,15 +27,27 @@ def read(path: Path) -> Reader:
     return read_html(path.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def reported(folder_of, tmp_path_factory: pytest.TempPathFactory):
+    """Name of a shape -> its run folder with its report, written once; not to be changed."""
+    made: dict[str, Path] = {}
+
+    def get(shape: str) -> Path:
+        if shape not in made:
+            made[shape] = tmp_path_factory.mktemp("reported") / shape
+            shutil.copytree(folder_of(shape), made[shape])
+            page.write_report(made[shape])
+        return made[shape]
+
+    return get
+
+
 @pytest.fixture
-def copy_of(folder_of, tmp_path: Path):
+def copy_of(reported, tmp_path: Path):
     """Name of a shape -> a copy of its run folder, with its report written."""
 
     def get(shape: str) -> Path:
-        folder = tmp_path / shape
-        shutil.copytree(folder_of(shape), folder)
-        page.write_report(folder)
-        return folder
+        return Path(shutil.copytree(reported(shape), tmp_path / shape))
 
     return get
 

@@ -107,8 +107,12 @@ def bucket() -> Iterator[str]:
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as environment:
         for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"),
-                            ("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ENDPOINT_URL", f"http://{host}:{port}")):
+                            ("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+                            # Nothing of the user's own: neither accounts nor a proxy.
+                            ("AWS_CONFIG_FILE", os.devnull), ("AWS_SHARED_CREDENTIALS_FILE", os.devnull),
+                            ("NO_PROXY", "*"), ("no_proxy", "*")):  # fmt: skip
             environment.setenv(name, value)
+        environment.delenv("AWS_PROFILE", raising=False)
         s3fs.S3FileSystem(skip_instance_cache=True).mkdir("traces")
         yield "s3://traces"
     server.stop()

@@ -134,7 +134,7 @@ EXPECTED = {
         {"order": pa.nulls(4), "name": pa.nulls(4, pa.string()), "extra": [1, 2, 3, 4], "comm": ["a"] * 4},
         {"task": ["bash"] * 4},
     ],
-    ids=str,
+    ids=lambda changes: " ".join(changes) or "none",
 )
 @pytest.mark.parametrize("rows_per_group", [4, 1])
 def test_the_same_rows_whatever_the_types(tmp_path: Path, changes: dict[str, object], rows_per_group: int) -> None:
