@@ -103,8 +103,14 @@ class PageView:
         zone = self.pages.zones[self.pages.zone_of(pfn)]
         return f"node {zone.node} {zone.name}"
 
+    def has_lists(self, order: int, mt: int) -> bool:
+        """Whether CPUs keep blocks of this order, asked for with this type, on lists."""
+        return mt < MIGRATE_PCPTYPES and self.pages.free_pindex(order, mt) != NIL
+
     def refill_size(self, pfn: int, order: int) -> int:
-        """Blocks that a refill of this page's zone takes at most."""
+        """Blocks that a refill of this page's zone takes at most, or one at a time past the lists."""
+        if not self.has_lists(order, 0):
+            return 1
         zone = self.pages.zones[self.pages.zone_of(pfn)]
         batch = zone.pcp[0].batch
         if self.pages.pcp_form == PCP_AUTO:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtrace.machines import machine_from_exact, machine_from_proc
+from memtrace.mm.constants import PCP_AUTO
 from memtrace.run import replay
 from memtrace.snapshot.percpu import read_percpu_stats
 from memtrace.snapshot.proc import read_proc
 
-from .positions import PCP_ORDERS, Burst, Drain
+from .positions import Burst, Drain
 from .table import FREE, Table
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ FREE_TYPES = "free pages by zone, order and type"
 PCP_PAGES = "pages on per-CPU lists, by zone and CPU"
 REFILL_COUNT = "refills of per-CPU page lists"
 DRAIN_COUNT = "drains of per-CPU page lists"
+GIVEN_BACK = "pages given back from per-CPU lists without a free"
 
+UNKNOWN_LIMITS = ("Drains depend on the limit of each CPU's lists, which the kernel's statistics worker lowers once a "
+                  "second; when in that second, neither trace nor snapshot tells (docs/deviations.md).")  # fmt: skip
 OBJECTS = "objects at the recorded address (chaotic once one has parted)"
 PAGES = "requested pages at the recorded pfn (chaotic once one has parted)"
 
@@ -286,30 +290,44 @@ class _Comparison:
     # -- what the trace itself shows ---------------------------------------------------------------------------------
 
     def count_page_events(self) -> None:
-        """Refills and drains by zone, recorded as bursts and drain rows, at each snapshot and at the end."""
+        """
+        Refills, drains and pages given back by zone, recorded as bursts and drain rows: at each snapshot and the end.
+
+        A drain is one that a free caused. What the statistics worker and drain_all give back is compared in pages:
+        their rows do not show where the kernel let go of the lock between.
+        """
         from .forced_pages import PageView
 
         view = PageView(self._machine(), self.recording.kernel)
         positions = view.read(self.recording)
-        bursts = [(a.row, view.zone_name(a.pfns[0])) for a in positions.actions
-                  if isinstance(a, Burst) and a.order < PCP_ORDERS]  # fmt: skip
-        drains = [(a.row, view.zone_name(a.pfns[0])) for a in positions.actions
-                  if isinstance(a, Drain) and a.free is not None]  # fmt: skip
+        bursts = [(a.row, view.zone_name(a.pfns[0]), 1) for a in positions.actions
+                  if isinstance(a, Burst) and view.has_lists(a.order, a.mt)]  # fmt: skip
+        drains: list[tuple[int, str, int]] = []
+        idle: list[tuple[int, str, int]] = []
+        for a in positions.actions:
+            if isinstance(a, Drain):
+                if a.free is None:
+                    idle.append((a.row, view.zone_name(a.pfns[0]), sum(1 << order for order in a.orders)))
+                else:
+                    drains.append((a.row, view.zone_name(a.pfns[0]), 1))
         if not bursts and not drains:
             self.table.notes.append("The trace has no mm_page_alloc_zone_locked and mm_page_pcpu_drain rows: refills "
                                     "and drains were not compared.")  # fmt: skip
             return
+        if self.first_dump is None and view.pages.pcp_form == PCP_AUTO:
+            self.table.notes.append(UNKNOWN_LIMITS)
         places = [(s.name, s.row, self.marker_ns(s.dump.marker)) for s in self.recording.later
                   if s.row >= 0 and s.dump is not None]  # fmt: skip
         if not places:
             places = [("the end", 1 << 62, int(self.run.table("pcp").t_ns.max()))]
         for where, row, t_ns in places:
             frame = self.at("pcp", t_ns)
-            for what, column, events in ((REFILL_COUNT, "refills", bursts), (DRAIN_COUNT, "drains", drains)):
+            for what, column, events in ((REFILL_COUNT, "refills", bursts), (DRAIN_COUNT, "drains", drains),
+                                         (GIVEN_BACK, "given_back", idle)):  # fmt: skip
                 real: dict[str, int] = {}
-                for at, zone in events:
+                for at, zone, n in events:
                     if at < row:
-                        real[zone] = real.get(zone, 0) + 1
+                        real[zone] = real.get(zone, 0) + n
                 ours: dict[str, int] = {}
                 for node, name, n in zip(frame.node, frame.zone, frame[column], strict=True):
                     ours[f"node {node} {name}"] = ours.get(f"node {node} {name}", 0) + int(n)

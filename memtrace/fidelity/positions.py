@@ -193,7 +193,8 @@ def read_positions(
     first_row
         First row to act on, the one behind the dump's marker.
     refill
-        Blocks that a refill takes at most, by (pfn, order): bursts that follow one another are told apart by it.
+        Blocks that a refill takes at most, by (pfn, order): bursts that follow one another are told apart by it. 1 for
+        an order without per-CPU lists.
     zone_of
         Zone index of a pfn; a drain does not cross zones.
     """
@@ -339,7 +340,7 @@ class _Linker:
         self._last[cpu] = None
 
     def _most(self, burst: Burst) -> int:
-        if burst.order >= PCP_ORDERS or burst.mt >= PCP_TYPES:
+        if burst.mt >= PCP_TYPES:
             return 1
         return self._refill(burst.pfns[0], burst.order)
 

@@ -347,7 +347,7 @@ class Machine:
         self.pages.alloc_failures = 0
         for zone in self.pages.zones:
             for pcp in zone.pcp:
-                pcp.refills = pcp.drains = pcp.hits = pcp.misses = 0
+                pcp.refills = pcp.drains = pcp.given_back = pcp.hits = pcp.misses = 0
             zone.lru_freed = zone.lru_reclaimed = 0
         for node in self.pages.nodes:
             node.seen_returned = 0

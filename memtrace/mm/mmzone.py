@@ -112,12 +112,15 @@ class PerCpuPages:
     """Index of the head of list 0 in Frames; list i has its head at ``list0 + i``."""
     refills: cython.longlong
     drains: cython.longlong
+    """Frees that sent pages to the buddy system."""
+    given_back: cython.longlong
+    """Pages that went there without one: idle ones, and when all lists were emptied."""
     hits: cython.longlong
     misses: cython.longlong
     expire: cython.int
     """Turns of the statistics worker until lists of another node's zone give pages back; 0: they do not."""
     seen_used: cython.longlong
-    """Refills, drains and hits at the worker's last turn."""
+    """Refills, drains, hits and pages given back at the worker's last turn."""
 
     def __init__(self, list0: cython.int) -> None:
         self.list0 = list0
@@ -132,6 +135,7 @@ class PerCpuPages:
         self.prev_free_high_order = False
         self.refills = 0
         self.drains = 0
+        self.given_back = 0
         self.hits = 0
         self.misses = 0
         self.expire = 0

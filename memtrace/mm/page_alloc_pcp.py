@@ -205,6 +205,7 @@ class PcpLists(PcpTuning):
         self.it.step(COST_PCP_HIT, 1)
         drained: cython.int = self.free_unref_page_commit(zone, pcp, pfn, order, mt)
         if drained:
+            pcp.drains += 1
             self.free_pcppages_bulk(zone, pcp, drained, pindex)
             self.page_path = PATH_PAGE_FREE_DRAIN
             if zone.below_high:
@@ -268,7 +269,6 @@ class PcpLists(PcpTuning):
         moved: cython.int = 0
         left: cython.int = min(count, pcp.count)
         index: cython.int = pindex
-        pcp.drains += 1
         while left > 0:
             index = self.drained_list(pcp, index)
             pfn: cython.int = frames.prev[pcp.list0 + index]
@@ -300,6 +300,14 @@ class PcpLists(PcpTuning):
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    def give_back(self, zone: Zone, pcp: PerCpuPages, count: cython.int) -> cython.void:
+        """About ``count`` pages leave the lists, from list 0 on, though no free has filled them."""
+        before: cython.int = pcp.count
+        self.free_pcppages_bulk(zone, pcp, count, 0)
+        pcp.given_back += before - pcp.count
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
     def check_below_high(self, zone: Zone) -> cython.void:
         """Kernel: the end of free_unref_page_commit(), 6.7 and later: is the zone above its high mark again?"""
         if zone.free_pages > zone.watermark_high + zone.boost + zone.lowmem_reserve[ZONE_MOVABLE]:
@@ -320,7 +328,7 @@ class PcpLists(PcpTuning):
             )
         idle: cython.int = pcp.count - pcp.high
         while idle > 0:
-            self.free_pcppages_bulk(zone, pcp, min(idle, pcp.batch), 0)
+            self.give_back(zone, pcp, min(idle, pcp.batch))
             idle -= pcp.batch
 
     @cython.ccall
@@ -340,7 +348,7 @@ class PcpLists(PcpTuning):
             if zone.node == node:
                 continue
             pcp = zone.pcp[cpu]
-            used: cython.longlong = pcp.hits + pcp.refills + pcp.drains
+            used: cython.longlong = pcp.hits + pcp.refills + pcp.drains + pcp.given_back
             if used != pcp.seen_used:
                 pcp.seen_used = used
                 pcp.expire = 3
@@ -348,8 +356,8 @@ class PcpLists(PcpTuning):
                 continue
             pcp.expire -= 1
             if pcp.expire == 0:
-                self.free_pcppages_bulk(zone, pcp, min(pcp.count, pcp.batch), 0)
-                pcp.seen_used += 1
+                self.give_back(zone, pcp, min(pcp.count, pcp.batch))
+                pcp.seen_used = pcp.hits + pcp.refills + pcp.drains + pcp.given_back
 
     @cython.ccall
     @cython.exceptval(check=False)
@@ -357,7 +365,7 @@ class PcpLists(PcpTuning):
         """Kernel: drain_pages_zone(): all of a CPU's pages of a zone, in steps of batch << 5 (MODEL 3.6)."""
         pcp: PerCpuPages = zone.pcp[cpu]
         while pcp.count > 0:
-            self.free_pcppages_bulk(zone, pcp, min(pcp.count, pcp.batch << PCP_BATCH_SCALE_MAX), 0)
+            self.give_back(zone, pcp, min(pcp.count, pcp.batch << PCP_BATCH_SCALE_MAX))
 
     @cython.ccall
     @cython.exceptval(check=False)

@@ -162,7 +162,7 @@ ZONE_FIELDS = (
     "start_pfn",
     "boost",
 )
-PCP_FIELDS = ("zone_index", "cpu", "count", "high", "batch", "refills", "drains", "hits", "misses")
+PCP_FIELDS = ("zone_index", "cpu", "count", "high", "batch", "refills", "drains", "given_back", "hits", "misses")
 PERCPU_FIELDS = ("chunks", "populated_pages", "units", "areas", "empty_pages", "bytes_requested", "bytes_allocated")
 PAGEBLOCK_MAP_FIELDS = (
     "zone_index",

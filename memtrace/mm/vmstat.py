@@ -125,10 +125,11 @@ class VmStat:
                 buf[at + 4] = pcp.batch
                 buf[at + 5] = pcp.refills
                 buf[at + 6] = pcp.drains
-                buf[at + 7] = pcp.hits
-                buf[at + 8] = pcp.misses
-                at += 9
-        return at // 9
+                buf[at + 7] = pcp.given_back
+                buf[at + 8] = pcp.hits
+                buf[at + 9] = pcp.misses
+                at += 10
+        return at // 10
 
     @cython.ccall
     def pageblock_types(self, buf: cython.longlong[:]) -> cython.int:

@@ -307,7 +307,7 @@ def _zones(rng: np.random.Generator, shape: Shape, times: np.ndarray) -> dict[st
             for order in range(ORDERS):
                 usable = int((by_order[order:] << np.arange(order, ORDERS)).sum())
                 fragmentation.append((t, node, zone, order, (total - usable) * 1000 // total if total else 1000, -1000))
-            pcp += [(t, node, zone, cpu, 7 * cpu % 50, 10, 3, 500, 20, 208, 31) for cpu in range(shape.cpus)]
+            pcp += [(t, node, zone, cpu, 7 * cpu % 50, 10, 3, 0, 500, 20, 208, 31) for cpu in range(shape.cpus)]
             types += [(t, node, zone, name, n) for name, n in zip(MIGRATETYPES, (46, 74, 4, 0, 0), strict=True)]
             first = np.arange(start & ~511, start + pages, 512)
             size = np.minimum(first + 512, start + pages) - np.maximum(first, start)
@@ -356,7 +356,8 @@ def _zones(rng: np.random.Generator, shape: Shape, times: np.ndarray) -> dict[st
         ),
         "pcp": pd.DataFrame(
             pcp,
-            columns=["t_ns", "node", "zone", "cpu", "count", "refills", "drains", "hits", "misses", "high", "batch"],
+            columns=["t_ns", "node", "zone", "cpu", "count", "refills", "drains", "given_back", "hits", "misses",
+                     "high", "batch"],
         ),
         "percpu": pd.DataFrame([
             (t_ns, 1 + k % 2, 8 + k, 4, 100 + k, 4, 20_000 + 100 * k, 24_000 + 100 * k)

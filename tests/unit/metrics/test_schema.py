@@ -42,7 +42,7 @@ PINNED = {
              "high:int64 present:int64 managed:int64 spanned:int64 start_pfn:int64 boost:int64",
     "fragmentation": "t_ns:int64 node:int16 zone:name order:int16 unusable_index:int64 fragmentation_index:int64",
     "pcp": "t_ns:int64 node:int16 zone:name cpu:int16 count:int64 high:int64 batch:int64 refills:int64 drains:int64 "
-           "hits:int64 misses:int64",
+           "given_back:int64 hits:int64 misses:int64",
     "pageblock_map": "t_ns:int64 node:int16 zone:name start_pfn:int64 pages:int64 free:int64 pcp:int64 slab:int64 "
                      "movable:int64 unmovable:int64 reclaimable:int64",
     "pageblock_types": "t_ns:int64 node:int16 zone:name migratetype:name nr_blocks:int64",

@@ -200,6 +200,24 @@ def test_the_limit_rises_with_refills_and_falls_again_with_time() -> None:
     machine.validate()
 
 
+def test_what_is_given_back_is_no_drain() -> None:
+    """A drain is a free that sent pages back. The worker's pages, and those of drain_all, are counted apart."""
+    machine = tuned()
+    (owner,) = machine.pages.zones
+    pcp = owner.pcp[0]
+    refills(machine, 5000)
+    pcp.high_min = 100
+    pcp.high = pcp.count + (pcp.count >> 2)  # an eighth less is still enough
+    held = pcp.count
+    machine.pages.decay_pcp_high(owner, 0)
+    assert (pcp.given_back, pcp.count) == (0, held)
+    pcp.high = held
+    machine.pages.decay_pcp_high(owner, 0)
+    assert pcp.given_back == held - pcp.count == held - pcp.high == held >> 3
+    machine.pages.drain_all_pages()
+    assert (pcp.given_back, pcp.count, pcp.drains) == (held, 0, 0)
+
+
 def test_drains_grow_with_what_was_freed_in_a_row() -> None:
     machine = tuned()
     (owner,) = machine.pages.zones
