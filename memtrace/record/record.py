@@ -20,7 +20,7 @@ from memtrace.trace.source import TraceReader, open_trace
 
 from .recorders import PerfRecorder, TracefsRecorder
 from .rights import Host, Plan, plan
-from .snapshots import take
+from .snapshots import State
 
 START, END = "start", "end"
 Say = Callable[[str], None]
@@ -143,16 +143,23 @@ def _run(
     else:
         made = TracefsRecorder(host, chosen, folder, buffer_bytes)
     with made as running:
-        with saying(folder.parent):
-            found.warnings += take(host, folder / "snapshots" / START)
+        state = State(host)
+        state.read_sys()
+        state.read_proc()
         running.begin()
+        with saying(folder.parent):
+            state.write(folder / "snapshots" / START)
+        found.warnings += state.problems
         say(f"recording with {chosen.recorder}" + ("" if command or seconds else "; Ctrl-C ends it"))
         try:
             found.command_code = _wait(command, seconds, say)
         finally:
+            state = State(host)
+            state.read_proc()
             running.end()
+        state.read_sys()
         with saying(folder.parent):
-            take(host, folder / "snapshots" / END)
+            state.write(folder / "snapshots" / END)
         path = running.result()
     if isinstance(made, TracefsRecorder) and made.hashed:
         found.warnings.append("pointers are hashed (this kernel has no trace option hash-ptr): objects can be told "

@@ -18,7 +18,7 @@ from perf_recording import record_once
 from memtrace.cli.record import command
 from memtrace.errors import ConfigError
 from memtrace.record.rights import NEEDED, USEFUL, Host, plan
-from memtrace.record.snapshots import PROC_FILES, take
+from memtrace.record.snapshots import PROC_FILES, State
 from memtrace.snapshot.proc import read_proc
 from memtrace.trace.source import open_trace
 
@@ -87,12 +87,15 @@ def readable(name: str) -> bool:
 
 
 def test_snapshot_of_this_machine_can_be_read_again(tmp_path: Path) -> None:
-    problems = take(Host(), tmp_path / "start")
+    state = State(Host())
+    state.read_sys()
+    state.read_proc()
     if not readable("zoneinfo"):
-        pytest.skip("no zones to read here: " + " ".join(problems))
+        pytest.skip("no zones to read here: " + " ".join(state.problems))
+    state.write(tmp_path / "start")
     found = read_proc(tmp_path / "start")
     assert found.zones and found.vmstat and found.meminfo
-    assert [line.partition(":")[0] for line in problems] == [
+    assert [line.partition(":")[0] for line in state.problems] == [
         f"/proc/{name}" for name in PROC_FILES if not readable(name)]
 
 
@@ -109,7 +112,9 @@ def test_a_cache_that_goes_while_it_is_read_is_left_out(tmp_path: Path, monkeypa
         return listed(folder)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    take(Host(tmp_path / "proc", tmp_path / "sys"), tmp_path / "start")
+    state = State(Host(tmp_path / "proc", tmp_path / "sys"))
+    state.read_sys()
+    state.write(tmp_path / "start")
     assert json.loads((tmp_path / "start/sys_kernel_slab.json").read_text()) == {"stays": {"order": "3"}}
 
 
