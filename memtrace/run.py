@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CHECK_EVERY = 100_000
 REPLAYED = ("ts_ns", "cpu", "task", "event", "call_site", "ptr", "name", "bytes_req", "bytes_alloc", "gfp_flags",
-            "node", "order", "pfn", "ctx", "text")
+            "node", "order", "migratetype", "pfn", "ctx", "text")
 """Columns of a trace that a replay reads: requests, and what tells what belongs together."""
 MAX_SPEED = 1e6
 MAX_SEED = (1 << 31) - 1

@@ -20,11 +20,13 @@ from .snapshot.beside import recorded_kernel
 from .snapshot.exact import find_start, read_exact
 from .snapshot.percpu import PercpuStats, read_percpu_chunks
 from .snapshot.proc import ProcSnapshot, read_proc
+from .trace.page_lists import REFILL_SHIFT
 from .units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
     from .mm.kmem_cache import KmemCache
     from .mm.machine import Machine
+    from .mm.restore_proc import SeenPages
     from .snapshot.exact_dump import ExactDump
     from .trace.requests import Census
     from .trace.source import TraceReader
@@ -180,7 +182,7 @@ def lay_out_start(
         live, free = seen_objects(machine, census, cache_map)
         free, in_sheaves = part_sheaves(machine, start.proc, free)
         live += [(addr, cache) for (cache, _), addrs in in_sheaves.items() for addr in addrs]
-        counts = restore_proc(machine, start.proc, group_seen(machine, live, free), _used_blocks(machine, census))
+        counts = restore_proc(machine, start.proc, group_seen(machine, live, free), seen_pages(machine, census))
         parked = fill_sheaves(machine, in_sheaves)
         if parked:
             notes.append(f"{parked:,} objects are taken to have been in sheaves at the start: they were used first.")
@@ -188,6 +190,8 @@ def lay_out_start(
             f"Of {counts.slabs:,} slabs at the start the trace shows where {counts.slabs_seen:,} lay and what was free "
             f"in them; {counts.slabs_beyond:,} of these are more than slabinfo counted."
         )
+        if counts.listed:
+            notes.append(f"Of the pages on per-CPU lists at the start the trace shows where {counts.listed:,} lay.")
         if counts.blocks_unplaced:
             notes.append(f"{counts.blocks_unplaced:,} free blocks of the snapshot found no place between pages in use.")
     else:
@@ -218,10 +222,25 @@ def _percpu_as_recorded(params: PercpuParams, stats: PercpuStats) -> PercpuParam
     return replace(params, **unset)
 
 
-def _used_blocks(machine: Machine, census: Census) -> list[tuple[int, int]]:
-    """(first pfn, order) of the page blocks that were in use at the start and that the trace frees."""
+def seen_pages(machine: Machine, census: Census) -> SeenPages:
+    """What the trace shows of pages at the start: in use and freed later, or on a per-CPU list, and pageblock types."""
+    from .mm.restore_lists import SeenList, SeenLists
+    from .mm.restore_proc import SeenPages
+
+    zone_of, shown = machine.pages.zone_of, census.page_lists
     blocks = zip(census.start_pfn.tolist(), census.start_order.tolist(), strict=True)
-    return [(pfn, order) for pfn, order in blocks if machine.pages.zone_of(pfn) >= 0]
+    whole = {(zone_of(area << REFILL_SHIFT), cpu, order, mt) for cpu, order, mt, area in shown.refilled}
+    lists: SeenLists = {key: SeenList(whole=True) for key in whole}
+    for key, pfns in shown.first.items():
+        for pfn in pfns:
+            lists.setdefault((zone_of(pfn), *key), SeenList()).first.append(pfn)
+    for key, pfns in shown.last.items():
+        for pfn in reversed(pfns):
+            lists.setdefault((zone_of(pfn), *key), SeenList()).last.append(pfn)
+    return SeenPages(
+        [(pfn, order) for pfn, order in blocks if zone_of(pfn) >= 0],
+        {key: known for key, known in lists.items() if key[0] >= 0}, shown.types,
+    )  # fmt: skip
 
 
 def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]) -> np.ndarray:
@@ -254,7 +273,8 @@ def _carry_over(start: Start, machine: Machine, census: Census, notes: list[str]
     if start.proc is not None:
         order_of = {name: p.order for p in populations for name in (p.name, *p.aliases)}
         slabs = {(a >> 12 >> order_of.get(n, 0) << order_of.get(n, 0), order_of.get(n, 0)) for a, n, _ in seen}
-        restore_zones_proc(machine, start.proc, [*_used_blocks(machine, census), *sorted(slabs)], LayoutCounts())
+        pages = seen_pages(machine, census)
+        restore_zones_proc(machine, start.proc, replace(pages, used=[*pages.used, *sorted(slabs)]), LayoutCounts())
     moved = carry_over(machine, populations, seen)
     start.sentence = start.sentence.partition(";")[0].partition(",")[0].replace("exact ", "")
     if recorded in ("", machine.slab.name):

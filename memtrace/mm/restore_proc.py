@@ -11,7 +11,7 @@ synthetically, and the report says so.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from memtrace.mm.constants import (
@@ -26,16 +26,19 @@ from memtrace.mm.constants import (
     SLAB_RECLAIM_ACCOUNT,
     SLAB_TYPESAFE_BY_RCU,
 )
-from memtrace.mm.restore import add_partial, add_pcp_pages, place_free, push_cpu_partial, restore_slab, settle_pages
+from memtrace.mm.restore import add_partial, place_free, push_cpu_partial, restore_slab, settle_pages
+from memtrace.mm.restore_lists import SeenLists, blocks_on, fill_lists
 
 if TYPE_CHECKING:
     from memtrace.mm.machine import Machine
     from memtrace.mm.mmzone import Zone
     from memtrace.mm.slub_slabs import SlubCache
-    from memtrace.snapshot.proc import PcpState, ProcSnapshot, ProcZone
+    from memtrace.snapshot.proc import ProcSnapshot, ProcZone
     from memtrace.snapshot.slabinfo import ProcCache
 
 
+TYPE_SHIFT = 9
+"""Of a pageblock of order 10 its first half tells the type."""
 _HOLE = 3
 """Mark of pages that do not exist, beside 0 unknown, 1 seen in use and 2 placed free."""
 
@@ -56,6 +59,26 @@ class SeenSlab:
 
 
 @dataclass(slots=True)
+class SeenPages:
+    """
+    Pages that the trace shows.
+
+    Attributes
+    ----------
+    used
+        (first pfn, order) of blocks in use: slabs, and pages.
+    lists
+        Blocks on per-CPU lists.
+    types
+        Migratetypes of pageblocks, by pfn >> TYPE_SHIFT.
+    """
+
+    used: list[tuple[int, int]] = field(default_factory=list)
+    lists: SeenLists = field(default_factory=dict)
+    types: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class LayoutCounts:
     """How much of a layout rests on the trace and how much was placed synthetically."""
 
@@ -65,6 +88,8 @@ class LayoutCounts:
     """Slabs seen in the trace beyond what slabinfo counts."""
     blocks_unplaced: int = 0
     """Free blocks that found no room between pages known to be in use."""
+    listed: int = 0
+    """Pages on per-CPU lists, as the trace shows them."""
 
 
 @dataclass(slots=True)
@@ -151,7 +176,7 @@ def group_seen(
 
 
 def restore_proc(
-    machine: Machine, snapshot: ProcSnapshot, seen: list[SeenSlab], used_pages: list[tuple[int, int]]
+    machine: Machine, snapshot: ProcSnapshot, seen: list[SeenSlab], pages: SeenPages
 ) -> LayoutCounts:
     """
     Lay the counted state out in an empty machine whose caches exist (``restore_caches``).
@@ -160,15 +185,15 @@ def restore_proc(
     ----------
     seen
         Slabs whose place is known from the trace (``group_seen``).
-    used_pages
-        (pfn, order) of page blocks that the trace shows to be in use at the start.
+    pages
+        What the trace shows of pages at the start; slabs are added to it here.
     """
     counts = LayoutCounts()
     by_cache: dict[int, list[SeenSlab]] = defaultdict(list)
     for slab in seen:
         by_cache[slab.cache].append(slab)
     slabs = [(slab.pfn, machine.slab.caches[slab.cache].order) for slab in seen]
-    restore_zones_proc(machine, snapshot, [*used_pages, *slabs], counts)
+    restore_zones_proc(machine, snapshot, replace(pages, used=[*pages.used, *slabs]), counts)
     by_name = {known.name: known for known in snapshot.caches}
     for cache in machine.slab.caches:
         known_cache = by_name.get(cache.name)
@@ -178,25 +203,18 @@ def restore_proc(
 
 
 def restore_zones_proc(
-    machine: Machine, snapshot: ProcSnapshot, used: list[tuple[int, int]], counts: LayoutCounts
+    machine: Machine, snapshot: ProcSnapshot, seen: SeenPages, counts: LayoutCounts
 ) -> None:
-    """
-    Free blocks, per-CPU pages and pageblock types of every zone, beside what is known to be in use.
-
-    Parameters
-    ----------
-    used
-        (first pfn, order) of blocks that the trace shows to be in use: slabs, and pages.
-    """
+    """Free blocks, per-CPU pages and pageblock types of every zone, beside what the trace shows to lie elsewhere."""
     taken = bytearray(machine.frames.nr_frames)
     for start, end in machine.config.holes:
         taken[start:end] = bytes([_HOLE]) * (min(end, len(taken)) - start)
-    for pfn, order in used:
+    for pfn, order in (*seen.used, *blocks_on(seen.lists)):
         taken[pfn : pfn + (1 << order)] = b"\1" * (1 << order)
     for zone in machine.pages.zones:
         known = next((z for z in snapshot.zones if (z.node, z.name) == (zone.node, zone.name)), None)
         if known is not None:
-            _ZoneLayout(machine, zone, known, taken, counts).place()
+            _ZoneLayout(machine, zone, known, taken, seen, counts).place()
     settle_pages(machine)
 
 
@@ -296,18 +314,20 @@ class _ZoneLayout:
     """
     Places the free blocks of one zone.
 
-    Pageblocks get their types in ascending order: those that hold seen slabs first, then Unmovable, Reclaimable
-    and Movable as many as counted. Whole blocks of the largest order go to the end of their type's pageblocks,
-    smaller ones to the beginning, each beside pages in use, so that no two of them would have merged.
+    Pageblocks have the types that the trace shows. The others get theirs in ascending order: those that hold seen slabs
+    first, then Unmovable, Reclaimable and Movable as many as counted. Whole blocks of the largest order go to the end
+    of their type's pageblocks, smaller ones to the beginning, each beside pages in use, so that no two of them would
+    have merged.
     """
 
     def __init__(
-        self, machine: Machine, zone: Zone, known: ProcZone, taken: bytearray, counts: LayoutCounts
+        self, machine: Machine, zone: Zone, known: ProcZone, taken: bytearray, seen: SeenPages, counts: LayoutCounts
     ) -> None:
         self.machine = machine
         self.zone = zone
         self.known = known
         self.taken = taken
+        self.seen = seen
         self.counts = counts
         self.left: list[int] = []
 
@@ -328,23 +348,30 @@ class _ZoneLayout:
                     continue
                 self.fill(start, zone.pageblock_order, mt)
             self.counts.blocks_unplaced += sum(self.left)
-        for state in self.known.pcp:
-            if state.cpu < self.machine.nr_cpus:
-                self.tune(state)
-                self.park(state.cpu, state.count)
+        self.counts.listed += fill_lists(self.machine, zone, self.known.pcp, self.seen.lists, self.taken)
 
     def assign_types(self) -> None:
+        """Pageblocks of seen pages have the types that the trace shows; the rest as many as counted."""
         zone = self.zone
         quota = {mt: n for mt, n in enumerate(self.known.pageblocks) if mt <= MIGRATE_RECLAIMABLE}
         fixed: dict[int, int] = {}
+        held = []
         for block in range(zone.nr_pageblocks):
             start = (zone.pageblock0 + block) << zone.pageblock_order
-            if self.taken.find(1, start, start + (1 << zone.pageblock_order)) >= 0:
-                for mt in (MIGRATE_UNMOVABLE, MIGRATE_RECLAIMABLE):
-                    if quota.get(mt, 0) > 0:
-                        fixed[block] = mt
-                        quota[mt] -= 1
-                        break
+            if self.taken.find(1, start, start + (1 << zone.pageblock_order)) < 0:
+                continue
+            mt = self.seen.types.get(start >> TYPE_SHIFT, NIL)
+            if mt == NIL:
+                held.append(block)
+                continue
+            fixed[block] = mt
+            quota[mt] = quota.get(mt, 0) - 1
+        for block in held:
+            for mt in (MIGRATE_UNMOVABLE, MIGRATE_RECLAIMABLE):
+                if quota.get(mt, 0) > 0:
+                    fixed[block] = mt
+                    quota[mt] -= 1
+                    break
         for block in range(zone.nr_pageblocks):
             mt = fixed.get(block, NIL)
             if mt == NIL:
@@ -404,22 +431,3 @@ class _ZoneLayout:
         """Is no page of this pageblock left to place anything in?"""
         end = min(start + (1 << self.zone.pageblock_order), self.zone.end_pfn)
         return self.taken.find(0, max(start, self.zone.start_pfn), end) < 0
-
-    def tune(self, state: PcpState) -> None:
-        """Lists that tune themselves go on from where they were."""
-        pcp = self.zone.pcp[state.cpu]
-        if pcp.high_min < pcp.high_max and state.high_min >= 0:
-            pcp.high_min, pcp.high, pcp.high_max = state.high_min, state.high, state.high_max
-
-    def park(self, cpu: int, count: int) -> None:
-        """Pages on a CPU's lists: taken to be single Movable pages, as most are."""
-        zone = self.zone
-        pfn = zone.end_pfn
-        pages: list[int] = []
-        while len(pages) < count:
-            pfn = self.taken.rfind(0, zone.start_pfn, pfn)
-            if pfn < 0:
-                break
-            self.taken[pfn] = 1
-            pages.append(pfn)
-        add_pcp_pages(self.machine, zone.pcp[cpu], 0, MIGRATE_MOVABLE, pages)

@@ -39,6 +39,7 @@ from .naming import (
     unpack_votes,
 )
 from .ownership import DirectMap, find_direct_map
+from .page_lists import PageListsSeen
 from .reading import TraceReader, chunks_from
 from .requests import Census, PairingPlan, TraceCache
 from .schema import EventChunk, TraceVocab
@@ -77,6 +78,7 @@ def take_census(
     scan = CensusScan(columns, direct_map.base)
     census = Census(first_row=start_row, direct_map_base=direct_map.base, base_support=direct_map.support)
     kswapd, drains = KswapdRuns(reader.vocab.event), DrainsOfAll(reader.vocab.event)
+    page_lists = PageListsSeen()
     events = np.zeros(0, np.int64)
     first_ts = last_ts = 0
     for chunk in chunks_from(reader, start_row):
@@ -88,6 +90,7 @@ def take_census(
         scan.scan()
         kswapd.feed(chunk, partial(_text_of, chunk, reader.vocab))
         drains.feed(chunk)
+        page_lists.feed(chunk)
         seen = np.bincount(chunk.event_name + 1, minlength=len(events))
         seen[: len(events)] += events
         events = seen
@@ -100,6 +103,7 @@ def take_census(
     scan.finish()
     census.kswapd = kswapd.finish()
     census.drain_all = drains.finish()
+    census.page_lists = page_lists.finish()
     census.span_ns = last_ts - first_ts
     census.end_ns = last_ts
     census.events = {

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .page_lists import PageLists
+
 # Request codes, uint8.
 RQ_NONE = 0  # a row with no request in it: not emitted
 RQ_KMALLOC = 1  # size = bytes_req
@@ -143,6 +145,8 @@ class Census:
     """Page blocks alive at once: a bound, a little above the true number."""
     start_percpu: list[tuple[int, int, int]] = field(default_factory=list)
     """(pointer, base_addr, off) as recorded, -1 unknown, of per-CPU areas alive at the start, by handle."""
+    page_lists: PageLists = field(default_factory=PageLists)
+    """Per-CPU page lists at the start."""
     percpu: bool = False
     """The trace shows per-CPU allocations, so their pages are the model's to ask for."""
     events: dict[str, int] = field(default_factory=dict)

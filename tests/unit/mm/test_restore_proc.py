@@ -10,7 +10,7 @@ from memtrace.config import KernelConfig
 from memtrace.machines import machine_from_proc
 from memtrace.mm.boot import build
 from memtrace.mm.machine import Machine
-from memtrace.mm.restore_proc import group_seen, restore_caches, restore_proc
+from memtrace.mm.restore_proc import SeenPages, group_seen, restore_caches, restore_proc
 from memtrace.snapshot.proc import ProcSnapshot, read_proc
 
 
@@ -23,7 +23,7 @@ def snapshot() -> ProcSnapshot:
 def machine(snapshot: ProcSnapshot) -> Machine:
     machine = build(machine_from_proc(snapshot), KernelConfig(memcg=True))
     restore_caches(machine, snapshot)
-    restore_proc(machine, snapshot, [], [])
+    restore_proc(machine, snapshot, [], SeenPages())
     return machine
 
 
@@ -64,7 +64,7 @@ def test_a_seen_slab_lies_where_it_was(snapshot: ProcSnapshot) -> None:
     size = machine.slab.caches[dentry].size
     base = 0x120000 << 12
     seen = group_seen(machine, [(base, dentry)], [(base + 3 * size, dentry, 1), (base + size, dentry, 1)])
-    restore_proc(machine, snapshot, seen, [])
+    restore_proc(machine, snapshot, seen, SeenPages())
     machine.validate()
     assert machine.adopt_object(base, dentry) == base
     # The CPU that took the free objects gets them again, in the same order.
