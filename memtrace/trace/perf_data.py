@@ -64,7 +64,6 @@ class PerfData:
             # Copy-on-write, since compiled views want to be able to write.
             self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         self.bytes = len(self._map)
-        self._let_go_to = 0
         self._buf = np.frombuffer(self._map, np.uint8)
         self.header = read_header(memoryview(self._map), shown)
         self._name_sites = name_sites
@@ -119,6 +118,7 @@ class PerfData:
         samples = self._samples
         offsets = times = np.zeros(0, np.int64)
         settled = newest = -1
+        done = 0
         while samples.next + 8 <= self.header.end:
             more_offsets, more_times = np.zeros(_FULL, np.int64), np.zeros(_FULL, np.int64)
             before = samples.next
@@ -140,20 +140,25 @@ class PerfData:
                 if ready:
                     yield offsets[:ready], times[:ready]
                     offsets, times = offsets[ready:].copy(), times[ready:].copy()
-                    self._let_go(int(offsets.min()) if len(offsets) else samples.next)
+                    done = self._let_go(done, int(offsets.min()) if len(offsets) else samples.next)
+            elif len(offsets) > _FULL:  # no end of a round for long: these pages are needed again, but much later
+                self._let_go(before, samples.next)
             if samples.next == before:
                 break
         order = np.argsort(times, kind="stable")
-        if len(order):
-            yield offsets[order], times[order]
+        offsets, times = offsets[order], times[order]
+        while len(offsets):
+            yield offsets[:BATCH], times[:BATCH]
+            offsets, times = offsets[BATCH:], times[BATCH:]
+            if len(offsets) > _FULL:
+                done = self._let_go(done, int(offsets.min()))
 
-    def _let_go(self, end: int) -> None:
-        """Hands back the memory of the file's pages before ``end``: a recording may be larger than what there is."""
-        begin = self._let_go_to
-        end -= end % mmap.PAGESIZE
+    def _let_go(self, begin: int, end: int) -> int:
+        """Hands back the memory of the file's pages between: it may be larger than what there is. Where to go on."""
+        begin, end = (at - at % mmap.PAGESIZE for at in (begin, end))
         if end > begin and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
-            self._let_go_to = end
+        return max(begin, end)
 
     def _own_symbols(self) -> Symbols | None:
         """This kernel's symbols, when it is the recorded one and has not been loaded elsewhere since."""
