@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import ConfigError
 from .hotplug import HotplugEvent, check_hotplug
-from .kernel_params import KmallocParams, PcpParams, PercpuParams, SlabParams, SlobParams, SlubParams, VmParams
+from .kernel_params import AUTO, KmallocParams, PcpParams, PercpuParams, SlabParams, SlobParams, SlubParams, VmParams
 
 MAX_ORDER = 10
 LOCAL_DISTANCE = 10  # ACPI SLIT, as the kernel assumes without a table (MODEL 1.2)
@@ -228,6 +228,8 @@ def parse_setting(where: str, text: str, old: Any, about: Mapping[str, Any]) -> 
         elif isinstance(old, str):
             new = text
         else:
+            if not text.isascii() or "_" in text:
+                raise ValueError
             new = int(text)
     except (KeyError, ValueError):
         raise ConfigError(f'{where}: "{text}" is not {expected}; it is {old} now.') from None
@@ -250,6 +252,8 @@ def check_setting(where: str, value: Any, about: Mapping[str, Any]) -> None:
         if not least <= number <= about["most"]:
             auto = f" ({about['auto']})" if about.get("auto") and least < 0 else ""
             raise ConfigError(f"{where}: {number} is out of range; expected {least}{auto} to {about['most']}.")
+        if about.get("power_of_two") and number != AUTO and (number <= 0 or number & (number - 1)):
+            raise ConfigError(f"{where}: {number} is not a power of two; expected one, like 4096 or 8192.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 
 TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+SOON_S = 0.01
 
 
 class Ended(SystemExit):
@@ -29,6 +33,27 @@ def end_in_order() -> None:
     for number in TOLD_TO_END:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise)
+    usual = sys.unraisablehook
+    sys.unraisablehook = lambda lost: _again(lost.exc_value) or usual(lost)
+
+
+def ending() -> None:
+    """The work is done, or taken back: from now on nothing interrupts what is left to be closed."""
+    for number in (signal.SIGINT, *TOLD_TO_END):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _again(lost: BaseException | None) -> bool:
+    """Send a signal again that came where Python drops exceptions, as in a weak reference's callback."""
+    if not isinstance(lost, Ended | KeyboardInterrupt):
+        return False
+    number = signal.SIGINT if isinstance(lost, KeyboardInterrupt) else signal.Signals[lost.signal]
+    if isinstance(lost, Ended):
+        signal.signal(number, _raise)
+    soon = threading.Timer(SOON_S, os.kill, (os.getpid(), number))
+    soon.daemon = True
+    soon.start()
+    return True
 
 
 def _raise(number: int, frame: object) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 
 LARGEST_ORDER = 10
 """Of a block of pages (mm.constants.MAX_ORDER), and so of a slab."""
+_LARGEST_AREA = 1 << 24
+"""Bytes: more than any kernel has for each CPU."""
 AUTO = -1
 """Value of a tunable that the kernel works out by its own rule."""
 
 
 def setting(
     default: Any, meaning: str, *, choices: tuple[str, ...] = (), auto: str = "", source: str = "",
-    least: int | None = None, most: int = (1 << 31) - 1,
+    least: int | None = None, most: int = (1 << 31) - 1, power_of_two: bool = False,
 ) -> Any:
     """
     A field of a component.
@@ -36,11 +38,13 @@ def setting(
         Where the rule stands in the kernel, and since or until when it holds.
     least, most
         Smallest number allowed, -1 when there is an ``auto``, else 0; and the largest.
+    power_of_two
+        Other numbers than -1 are not allowed.
     """
     low = (AUTO if auto else 0) if least is None else least
     return field(default=default, metadata={
         "meaning": meaning, "choices": choices, "auto": auto, "source": source, "least": low,
-        "most": most,
+        "most": most, "power_of_two": power_of_two,
     })  # fmt: skip
 
 
@@ -131,6 +135,7 @@ class KmallocParams:
     """kmalloc's caches."""
 
     largest: int = setting(8192, "SLUB: bytes of the largest cache; what is larger takes whole pages", least=8,
+                           power_of_two=True,
                            source="half a page until 2.6.24, then two pages; SLAB and SLOB go by rules of their own")
     reclaim_caches: bool = setting(True, "requests for reclaimable memory have caches of their own",
                                    source="kmalloc-rcl-*, since 4.20")
@@ -157,6 +162,7 @@ class PcpParams:
     """Per-CPU page lists."""
 
     batch: int = setting(AUTO, "pages moved at a time", auto="about 1/4096 of the zone, 2^n - 1", least=AUTO,
+                         most=1 << 20,
                          source="zone_batchsize()")
     high: int = setting(AUTO, "pages on a CPU's lists at which some go back", auto="see pcp.limit",
                         source="zone_highsize()")
@@ -195,7 +201,8 @@ class VmParams:
     min_free_kbytes: int = setting(AUTO, "what the min watermarks add up to, in kB", auto="4 * sqrt(low memory in kB)",
                                    source="vm.min_free_kbytes")
     watermark_scale_factor: int = setting(
-        10, "distance of the low and high watermarks, in 1/10,000 of the zone", source="vm.watermark_scale_factor"
+        10, "distance of the low and high watermarks, in 1/10,000 of the zone", source="vm.watermark_scale_factor",
+        most=3000,
     )
     watermark_boost_factor: int = setting(
         15000, "how far a fallback may raise the watermarks, in 1/10,000 of high; 0: never",
@@ -249,14 +256,16 @@ class PercpuParams:
     static_size: int = setting(
         AUTO, "bytes of the kernel's own per-CPU variables, for each CPU; differs from build to build",
         auto="171432, or 91860 on 32-bit machines", source="__per_cpu_end - __per_cpu_start",
+        most=_LARGEST_AREA,
     )
-    reserved_size: int = setting(8192, "bytes kept for modules' own variables", source="PERCPU_MODULE_RESERVE")
+    reserved_size: int = setting(8192, "bytes kept for modules' own variables", source="PERCPU_MODULE_RESERVE",
+                                 most=_LARGEST_AREA)
     dyn_size: int = setting(
         AUTO, "bytes of the first chunk for areas, at least", auto="28 KiB, or 20 KiB on 32-bit machines",
-        source="PERCPU_DYNAMIC_RESERVE",
+        source="PERCPU_DYNAMIC_RESERVE", most=_LARGEST_AREA,
     )
     atom_size: int = setting(
         AUTO, "bytes that units are gathered into", auto="2 MiB on 64-bit machines, else a page",
-        source="pcpu_embed_first_chunk(): PMD_SIZE with large pages",
+        source="pcpu_embed_first_chunk(): PMD_SIZE with large pages", power_of_two=True, most=_LARGEST_AREA,
     )
     possible_cpus: int = setting(0, "CPUs that have a unit; 0: those of the machine", source="possible_cpus=")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import click
 
 from memtrace import __version__
-from memtrace.ending import Ended, end_in_order
+from memtrace.ending import Ended, end_in_order, ending
 from memtrace.errors import MemtraceError, ModelError
 from memtrace.report.wording import visible
 
@@ -81,7 +81,9 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # A name or a dash that this terminal's encoding lacks is written as \u2013, not an end to all of it.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(guarded(lambda: cli.main(prog_name="memtrace", standalone_mode=False)))
+    code = guarded(lambda: cli.main(prog_name="memtrace", standalone_mode=False))
+    ending()
+    sys.exit(code)
 
 
 def guarded(call: Callable[[], object]) -> int:

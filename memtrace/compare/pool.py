@@ -7,10 +7,11 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import TYPE_CHECKING
@@ -39,7 +40,13 @@ def prepare() -> None:
     """Begin, in the background, what workers need first; optional, and no more than a head start."""
     if isinstance(_context(), ForkServerContext):
         forkserver.set_forkserver_preload(list(PRELOADED))
-        forkserver.ensure_running()
+        # Ctrl-C is for this process: that one would print a traceback, as long as it is importing.
+        resource_tracker.ensure_running()  # which unblocks the signal when it starts
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _context() -> ForkServerContext | SpawnContext:
@@ -235,6 +242,8 @@ def _stop_with_parent() -> None:
     if parent is not None:
         def watch() -> None:
             wait([parent.sentinel])
+            os.kill(os.getpid(), signal.SIGTERM)  # so that what was begun is taken back
+            time.sleep(PATIENCE_S)
             os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
