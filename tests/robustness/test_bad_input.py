@@ -76,6 +76,7 @@ def error_of(path: Path | str) -> str:
         ("t.csv", GOOD + "-5,0,kfree,0x10,,,,,\n", "t.csv:4: ts_ns is '-5'; expected nanoseconds"),
         ("t.csv", GOOD + "9,0,kmalloc,0x10,9223372036854775808,,,,\n", "t.csv:4: bytes_req is '9223372036854775808'"),
         ("t.csv", GOOD + "9,4096,kfree,0x10,,,,,\n", "t.csv:4: cpu is '4096'; expected 0..4095"),
+        ("t.csv", GOOD.encode("utf-16"), "text in UTF-16; expected UTF-8"),
         ("t.txt", "nothing here\nat all\n", "t.txt:1: not a trace: none of its 2 lines is an event"),
         ("t.bin", b"\x7fELF\0\0\1\2" * 100, "not a trace: binary data"),
         ("perf.data", b"PERFILE2" + bytes(100), "perf record did not end in order, or the file was cut off"),
@@ -229,6 +230,7 @@ def test_parquet_without_a_needed_column(tmp_path: Path, name: str) -> None:
         ("ptr", [1.0, 2.0], ': column "ptr" is of type double; expected uint64'),
         ("pfn", [1.0, None], ': column "pfn" is of type double; expected integers'),
         ("event", [1, 2], ': column "event" is of type int64; expected strings'),
+        ("ts_ns", pa.nulls(2), ': column "ts_ns" is of type null; expected integers'),
     ],
 )
 def test_parquet_with_a_bad_value(tmp_path: Path, column: str, values: list, expected: str) -> None:
@@ -246,6 +248,12 @@ def test_parquet_that_is_cut_off_or_damaged_in_the_middle(tmp_path: Path) -> Non
     damaged[4 : len(damaged) // 2] = bytes(len(damaged) // 2 - 4)
     path.write_bytes(damaged)
     assert "damaged Parquet" in error_of(path)
+
+
+def test_parquet_with_a_column_twice(tmp_path: Path) -> None:
+    table = pq.read_table(parquet(tmp_path))
+    pq.write_table(table.append_column("cpu", table.column("cpu")), tmp_path / "t.parquet")
+    assert ': column "cpu" stands twice; expected once' in error_of(tmp_path / "t.parquet")
 
 
 def test_parquet_without_rows(tmp_path: Path) -> None:
