@@ -40,8 +40,8 @@ def program(text: str, folder: Path, *arguments: object, **environment: str) -> 
     """Runs Python code in a process of its own, ``folder``/tmp its place for temporary files."""
     (folder / "tmp").mkdir()
     return subprocess.run(
-        [sys.executable, "-c", text, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=60,
-        env={**os.environ, "TMPDIR": str(folder / "tmp"), **environment}, check=False,
+        [sys.executable, "-c", text, *map(str, arguments)], cwd=folder, capture_output=True, text=True,
+        errors="replace", timeout=60, check=False, env={**os.environ, "TMPDIR": str(folder / "tmp"), **environment},
     )  # fmt: skip
 
 
