@@ -103,7 +103,8 @@ def test_example_of_the_help_runs(name: str, line: str, folder: Path) -> None:
     remove_target(name, shlex.split(line), folder)
     command = line.replace("memtrace", f"{shlex.quote(sys.executable)} -m memtrace", 1)
     ended = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
-    if name == "record" and ended.returncode == 1 and "sudo" in ended.stderr:
+    cannot = ("cannot record on this machine", "perf has ended", "perf ended with")
+    if name == "record" and ended.returncode == 1 and any(words in ended.stderr for words in cannot):
         pytest.skip(ended.stderr.strip())
     # That a run got worse is what --fail-if is there to say.
     assert ended.returncode in ((0, 3) if "--fail-if" in line else (0,)), ended.stderr

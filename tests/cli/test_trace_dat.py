@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from perf_recording import same_place
+from perf_recording import needs_symbols, same_place
 
 from memtrace.cli.convert import command
 from memtrace.errors import TraceError
@@ -65,26 +65,26 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(trace.dat, the kernel's own text) of the same events, recorded in a ring buffer of their own."""
     if shutil.which("trace-cmd") is None:
         pytest.skip("trace-cmd is not installed")
+    needs_symbols()
     instance = TRACEFS / "instances" / f"memtrace-test-{os.getpid()}"
+    folder = tmp_path_factory.mktemp("trace-dat")
+    text = folder / "trace.txt"
     try:
         instance.mkdir()
-    except OSError as error:
-        pytest.skip(f"no ring buffer can be made here: {error}")
-    folder = tmp_path_factory.mktemp("trace-dat")
-    try:
-        (instance / "buffer_size_kb").write_text("16384")
+        (instance / "buffer_size_kb").write_text("4096")
         (instance / "events/kmem/enable").write_text("1")
         subprocess.run(["sh", "-c", "ls -lR /etc > /dev/null 2>&1; echo half > $0", instance / "trace_marker"])
         (instance / "events/kmem/enable").write_text("0")
-        text = folder / "trace.txt"
         text.write_bytes((instance / "trace").read_bytes())
         run = subprocess.run(["trace-cmd", "extract", "-B", instance.name, "-o", folder / "trace.dat"],
                              capture_output=True, text=True)  # fmt: skip
-        if run.returncode or not (folder / "trace.dat").exists():
-            pytest.skip(f"trace-cmd cannot write it here: {' '.join(run.stderr.split())[:200]}")
+    except OSError as error:
+        pytest.skip(f"nothing can be recorded in a ring buffer here: {error}")
     finally:
-        if instance.is_dir():  # trace-cmd extract has removed it
+        if os.path.isdir(instance):  # trace-cmd extract has removed it; a folder that is closed to us is none
             instance.rmdir()
+    if run.returncode or not (folder / "trace.dat").exists():
+        pytest.skip(f"trace-cmd cannot write it here: {' '.join(run.stderr.split())[:200]}")
     return folder / "trace.dat", text
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.compiled import status
 from memtrace.run import Run, replay
 
 
@@ -14,7 +15,8 @@ from memtrace.run import Run, replay
     [
         ("hello.csv", None),
         ("build-and-serve-6.18-first20k.csv", None),
-        ("build-and-serve-6.18.parquet", "build-and-serve-6.18/start"),
+        pytest.param("build-and-serve-6.18.parquet", "build-and-serve-6.18/start", marks=pytest.mark.skipif(
+            status() != "compiled", reason="half a million events, which take minutes without a compiler")),
     ],
 )
 def test_equal_tables(bundled: Path, tmp_path: Path, trace: str, start: str | None) -> None:
