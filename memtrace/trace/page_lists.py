@@ -20,11 +20,11 @@ List = tuple[int, int, int]
 THP_ORDER = 9
 REFILL_SHIFT = 12
 """No zone of a PC begins within 16 MiB."""
+_MOST_FRAMES = 1 << 40
+_AREA_BITS = 30
 _COSTLY_ORDER = 3
 _TYPES = 3
 _MOVABLE = 1
-_AREA = 15
-"""Frames are remembered in areas of 2**15."""
 _BLOCK = 9
 _EVENTS = (EV_PAGE_ALLOC, EV_PAGE_FREE, EV_ZONE_LOCKED, EV_PCPU_DRAIN)
 
@@ -56,27 +56,31 @@ class PageListsSeen:
 
     def __init__(self) -> None:
         self._found = PageLists()
-        self._frames = _Flags()
-        self._blocks = _Flags()
+        self._frames = _Seen()
+        self._blocks = _Seen()
         self._told = False
 
     def feed(self, chunk: EventChunk) -> None:
         """Look at the chunk's page rows."""
-        rows = np.flatnonzero(np.isin(chunk.event, _EVENTS) & (chunk.pfn > 0))
+        rows = np.flatnonzero(np.isin(chunk.event, _EVENTS) & (chunk.pfn > 0) & (chunk.pfn < _MOST_FRAMES))
         if not len(rows):
             return
         event, pfn = chunk.event[rows], chunk.pfn[rows]
         cpu, order = chunk.cpu[rows], chunk.order[rows]
         mt = np.where(chunk.migratetype[rows] < _TYPES, chunk.migratetype[rows], _MOVABLE)
         self._told = self._told or bool((event == EV_ZONE_LOCKED).any())
-        listed = ((order <= _COSTLY_ORDER) | (order == THP_ORDER)) & (chunk.migratetype[rows] >= 0)
+        listed = ((order >= 0) & (order <= _COSTLY_ORDER) | (order == THP_ORDER)) & (chunk.migratetype[rows] >= 0)
         for i in self._frames.first_seen(pfn).tolist():
             if listed[i] and event[i] in (EV_PAGE_ALLOC, EV_PCPU_DRAIN):
                 kept = self._found.first if event[i] == EV_PAGE_ALLOC else self._found.last
                 kept.setdefault((int(cpu[i]), int(order[i]), int(mt[i])), []).append(int(pfn[i]))
         taken = listed & (event == EV_ZONE_LOCKED)
-        keys = np.stack([column[taken].astype(np.int64) for column in (cpu, order, mt, pfn >> REFILL_SHIFT)])
-        self._found.refilled |= {tuple(key) for key in np.unique(keys, axis=1).T.tolist()}
+        if taken.any():
+            keys = (cpu[taken].astype(np.int64) << 8 | order[taken]) << 8 | mt[taken]
+            for key in np.unique(keys << _AREA_BITS | pfn[taken] >> REFILL_SHIFT).tolist():
+                area = key & ((1 << _AREA_BITS) - 1)
+                key >>= _AREA_BITS
+                self._found.refilled.add((key >> 16, key >> 8 & 255, key & 255, area))
         telling = np.flatnonzero((event != EV_PAGE_FREE) & (chunk.migratetype[rows] >= 0))
         for i in self._blocks.first_seen(pfn[telling] >> _BLOCK).tolist():
             self._found.types[int(pfn[telling[i]]) >> _BLOCK] = int(mt[telling[i]])
@@ -86,27 +90,16 @@ class PageListsSeen:
         return self._found if self._told else PageLists()
 
 
-class _Flags:
-    """A set of small numbers, in areas that are made when one is first needed."""
+class _Seen:
+    """Numbers that were there; memory goes by their count, whatever a broken trace names."""
 
     def __init__(self) -> None:
-        self._area_of = np.full(1, -1, np.int64)
-        self._seen = np.zeros((0, 1 << _AREA), bool)
+        self._sorted = np.zeros(0, np.int64)
 
     def first_seen(self, numbers: np.ndarray) -> np.ndarray:
         """Indexes, ascending, of numbers that were not there and now are; of equal ones the first."""
-        if not len(numbers):
-            return np.zeros(0, np.int64)
-        high, low = numbers >> _AREA, numbers & ((1 << _AREA) - 1)
-        if int(high.max()) >= len(self._area_of):
-            more = np.full(int(high.max()) + 1 - len(self._area_of), -1, np.int64)
-            self._area_of = np.concatenate([self._area_of, more])
-        fresh = np.unique(high[self._area_of[high] < 0])
-        if len(fresh):
-            self._area_of[fresh] = len(self._seen) + np.arange(len(fresh))
-            self._seen = np.concatenate([self._seen, np.zeros((len(fresh), 1 << _AREA), bool)])
-        areas = self._area_of[high]
-        new = np.flatnonzero(~self._seen[areas, low])
-        self._seen[areas[new], low[new]] = True
-        _, at = np.unique(numbers[new], return_index=True)
-        return new[np.sort(at)]
+        values, at = np.unique(numbers, return_index=True)
+        places = np.searchsorted(self._sorted, values)
+        new = np.append(self._sorted, -1)[places] != values
+        self._sorted = np.insert(self._sorted, places[new], values[new])
+        return np.sort(at[new])

@@ -236,6 +236,31 @@ def test_drains_grow_with_what_was_freed_in_a_row() -> None:
     assert owner.pcp[0].free_count == 31 << 5
 
 
+def test_drains_as_a_6_18_kernel_recorded_them() -> None:
+    """
+    A CPU of a machine of 24 GiB, whose lists had come to their limit of 30,053 pages, freed and did not allocate: it
+    drained 181, 362, 724, 1,448 and 2,016 pages, each time what was freed in a row, up to 32 batches.
+    """
+    recorded = [181, 362, 724, 1448, 2016]
+    machine = tuned()
+    (owner,) = machine.pages.zones
+    pcp = owner.pcp[0]
+    pages = [machine.page_alloc(0, GFP_KERNEL, 0, 0) for _ in range(33000)]
+    machine.pages.drain_all_pages()
+    pcp.batch, pcp.high_min, pcp.high_max, pcp.high = 63, 10081, 337141, 30053
+    while pcp.count < pcp.high - recorded[0]:
+        machine.page_free(pages.pop(), 0, 0)
+    pcp.free_count = 0
+    drained: list[int] = []
+    while len(drained) < len(recorded):
+        before, drains = pcp.count, pcp.drains
+        machine.page_free(pages.pop(), 0, 0)
+        if pcp.drains > drains:
+            assert before + 1 == pcp.high == 30053
+            drained.append(before + 1 - pcp.count)
+    assert drained == recorded
+
+
 def test_a_zone_below_its_high_mark_keeps_its_lists_short() -> None:
     machine = tuned(64)
     (owner,) = machine.pages.zones
