@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from memtrace.compare.grid import Cell, Grid
 from memtrace.compare.places import Copies, Remote
 from memtrace.compare.pool import _Todo
-from memtrace.compare.study import compare, run_study
+from memtrace.compare.study import Study, compare, run_study
 from memtrace.run import replay
 from memtrace.trace import kept
 
@@ -58,9 +58,19 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 def test_each_cell_is_what_it_is_alone(serial: Path, traces: list[str], tmp_path: Path) -> None:
     study = compare(traces, **AXES, out=serial, report=False)
-    cells = Grid(tuple(traces), AXES["allocator"], cpus=AXES["cpus"], settings=AXES["settings"]).cells()
-    for number in study.measures["cell"]:
-        cell = cells[number]
+    check(study, Grid(tuple(traces), AXES["allocator"], cpus=AXES["cpus"], settings=AXES["settings"]), tmp_path)
+
+
+def test_each_cell_from_a_snapshot_is_what_it_is_alone(bundled: Path, traces: list[str], tmp_path: Path) -> None:
+    grid = Grid((traces[1],), ("slub", "slab"), settings={"pcp.batch": ("1", "31")},
+                common={"start": str(bundled / "build-and-serve-6.18/start")})
+    check(run_study(grid, tmp_path / "study", report=False), grid, tmp_path)
+
+
+def check(study: Study, grid: Grid, tmp_path: Path) -> None:
+    """The runs of a study's cells equal replays that share nothing."""
+    assert len(study.measures) == len(grid.cells())
+    for number, cell in enumerate(grid.cells()):
         alone = replay(cell.value("trace"), **cell.arguments(), out=tmp_path / str(number), report=False)
         mine = study.run(number)
         assert fingerprint(mine.path) == fingerprint(alone.path)
