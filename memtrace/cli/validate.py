@@ -18,7 +18,7 @@ LEGEND = ("wrong: decisions that the model made otherwise or, of counts, the sum
               help="Folder of snapshot folders, or one of them. [default: what lies beside TRACE]")
 @click.option("--start", "begin", metavar="NAME", help="Snapshot to start from. [default: the first after boot]")
 @click.option("-o", "--out", metavar="DIR", help="Folder for the table and the free-running replay. [default: none]")
-@click.option("--overwrite", is_flag=True, help="Replace what an earlier validation wrote to -o.")
+@click.option("--force", "--overwrite", is_flag=True, help="Replace what an earlier validation wrote to -o.")
 @click.option("--forced", "ways", flag_value="forced", help="Only force the model along the recording.")
 @click.option("--free-running", "ways", flag_value="free", help="Only let it run freely.")
 @click.option("--allocator", metavar="NAME", help="Slab allocator that was recorded. [default: as the snapshots show]")
@@ -27,7 +27,7 @@ LEGEND = ("wrong: decisions that the model made otherwise or, of counts, the sum
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a tunable: slub.cpu_partial=0.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def command(
-    trace: str, snapshots: str | None, begin: str | None, out: str | None, overwrite: bool, ways: str | None,
+    trace: str, snapshots: str | None, begin: str | None, out: str | None, force: bool, ways: str | None,
     allocator: str | None, kernel: str | None, settings: tuple[str, ...], as_json: bool,
 ) -> None:
     """Hold the model against the kernel that TRACE recorded, and print the fidelity table.
@@ -44,10 +44,13 @@ def command(
     from memtrace import compiled
     from memtrace.fidelity.recording import read_recording
     from memtrace.fidelity.validate import validate
+    from memtrace.metrics.run_folder import check_destination
     from memtrace.progress import Stages
     from memtrace.snapshot.beside import found_beside, recorded_kernel
 
     compiled.check()
+    if out is not None:
+        check_destination(out, force)  # before anything is read, or said
     found = []
     if snapshots is None and (beside := found_beside(trace)) is not None:
         snapshots = str(beside)
@@ -60,7 +63,7 @@ def command(
     click.echo("".join(f"{line}\n" for line in found), nl=False, err=True)
     with Stages() as progress:
         table = validate(
-            recording, forced=ways != "free", free_running=ways != "forced", out=out, force=overwrite,
+            recording, forced=ways != "free", free_running=ways != "forced", out=out, force=force,
             progress=progress, command=sys.argv[1:],
         )  # fmt: skip
     if as_json:

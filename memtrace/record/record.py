@@ -13,7 +13,7 @@ from pathlib import Path
 
 from memtrace.ending import Ended
 from memtrace.errors import ConfigError
-from memtrace.files import saying
+from memtrace.files import check_file, saying
 from memtrace.snapshot.beside import recorded_kernel, snapshots_of
 from memtrace.trace.convert import convert
 from memtrace.trace.source import TraceReader, open_trace
@@ -98,6 +98,7 @@ def record(
     if command and shutil.which(command[0]) is None:
         raise ConfigError(f"{command[0]}: no such program; expected a command that can be run. Check its name.")
     chosen = plan(host, recorder)
+    check_file(out)
     with saying(out):
         scratch = tempfile.TemporaryDirectory(prefix=".memtrace-record-", dir=out.parent, ignore_cleanup_errors=True)
     with scratch as name:
@@ -118,6 +119,8 @@ def record(
 def _check_target(out: Path, force: bool) -> None:
     if out.suffix != ".parquet":
         raise ConfigError(f'{out}: cannot write "{out.suffix}"; expected a name ending in .parquet.')
+    if out.stem.strip(".") == "":
+        raise ConfigError(f"{out}: a name that is only an ending; expected one like trace.parquet.")
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent}: no such directory; expected an existing one for the trace.")
     for path in (out, snapshots_of(out)):

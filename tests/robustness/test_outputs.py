@@ -94,6 +94,20 @@ def test_a_name_that_is_not_utf8(tmp_path: Path, memtrace: Run, bundled: Path, c
     assert os.listdir(out) == []
 
 
+@pytest.mark.parametrize("name", ["..parquet", "x.txt"])
+def test_a_recording_is_not_begun_without_a_place_for_it(tmp_path: Path, memtrace: Run, name: str) -> None:
+    code, err = memtrace("record", "-o", tmp_path / name, "--duration", "1ms")
+    assert code == 1 and err.count("\n") == 1 and f"{tmp_path / name}: " in err and "expected" in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_validation_says_nothing_before_it_refuses(tmp_path: Path, memtrace: Run, bundled: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    code, err = memtrace("validate", bundled / "hello.csv", "-o", tmp_path)
+    assert code == 1 and err.count("\n") == 1 and "holds other things than a run" in err
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 def test_a_study_needs_files(tmp_path: Path, memtrace: Run, kind: str) -> None:
     trace = tmp_path / "trace"
