@@ -166,13 +166,17 @@ def test_nothing_stays_of_a_result_without_a_name_that_fails(tmp_path: Path, mon
 # --------------------------------------------------------------------------- told to end
 
 ENDED_WHILE_IT_PLAYS = """
-import os, sys
+import os, shutil, sys
 import memtrace.run
 from memtrace.cli.main import main
 def play(*_):
-    for _ in range(2):  # as `timeout` does
+    os.kill(os.getpid(), {number})
+def rmtree(*arguments, remove=shutil.rmtree, **how):
+    if {number} != 2:  # as `timeout` does, while all is cleaned up
         os.kill(os.getpid(), {number})
+    remove(*arguments, **how)
 memtrace.run._Job._play = play
+shutil.rmtree = rmtree
 sys.argv = ["memtrace", "replay", sys.argv[1], "-o", "run"]
 main()
 """
