@@ -20,7 +20,7 @@ PANELS = 12
 """Circumstances drawn; a page with more of them is not looked at."""
 CHOICES = 21
 """Choices drawn in a panel: three rounds of colours."""
-HATCHES = (None, "////", "....")
+HATCHES = (None, "////", "xxxx")
 MakeFigure = Callable[[float], Figure]
 """Makes a figure of a height in inches."""
 

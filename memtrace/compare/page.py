@@ -15,6 +15,7 @@ from ..report.page_parts import Drawn, document, drawn, figure, section, write_p
 from ..report.tables import esc
 from .conclusions import VERDICTS, best_of, findings, margin
 from .figures import CHOICES, PANELS, draw_measure, draw_slab_memory
+from .folder import CELLS
 from .grid import Grid
 from .labels import short_names
 from .measures import BY_NAME, slab_curve
@@ -54,7 +55,7 @@ def curves(study: Study) -> dict[tuple[str, str], pd.Series]:
     out: dict[tuple[str, str], pd.Series] = {}
     for row in study.measures.itertuples(index=False):
         if (row.circumstance, row.choice) not in out:
-            out[row.circumstance, row.choice] = slab_curve(RunFrames(study.path / "cells" / row.key))
+            out[row.circumstance, row.choice] = slab_curve(RunFrames(study.path / CELLS / row.key))
     return out
 
 

@@ -10,7 +10,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -29,9 +30,9 @@ Told = Callable[["Done"], None]
 
 PRELOADED = (
     "memtrace.compare.cells", "memtrace.metrics.recorder", "memtrace.schedule.clock", "memtrace.schedule.dispatch",
-    "memtrace.schedule.reclaim_daemons", "memtrace.trace.kept",
+    "memtrace.schedule.reclaim_daemons", "memtrace.trace.kept", "memtrace.compare.page",
 )
-"""What a replay needs: imported once, by the process that workers are forked from."""
+"""What a replay and the report need: imported once, by the process that workers are forked from."""
 PATIENCE_S = 10
 """For a worker that was told to end, before it is killed."""
 
@@ -212,11 +213,7 @@ class _Worker:
 
 def _serve(pipe: Connection, cells: str, copies: str | None, environment: dict[str, str]) -> None:
     """Run cells until there are no more."""
-    # Ctrl-C is for whoever started us; who ends us wants us to leave nothing half-written.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_in_order()
-    os.environ.update(environment)
-    _stop_with_parent()
+    _begin_worker(environment)
     from .cells import Bench, run_cell
     from .places import Copies
 
@@ -232,6 +229,23 @@ def _serve(pipe: Connection, cells: str, copies: str | None, environment: dict[s
                 # Whoever catches it there would not see where it happened here.
                 error.add_note(traceback.format_exc())
                 pipe.send(error)
+
+
+@contextlib.contextmanager
+def process_beside() -> Iterator[Executor]:
+    """One process that works beside this one: for what threads of one process would wait for each other at."""
+    prepare()
+    with ProcessPoolExecutor(1, _context(), _begin_worker, (dict(os.environ),)) as beside:
+        yield beside
+
+
+def _begin_worker(environment: dict[str, str]) -> None:
+    """What every process does first that is started here; ``environment`` is its starter's."""
+    # Ctrl-C is for whoever started us; who ends us wants us to leave nothing half-written.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_in_order()
+    os.environ.update(environment)
+    _stop_with_parent()
 
 
 def _stop_with_parent() -> None:

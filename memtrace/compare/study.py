@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from .grid import Cell, Grid, read_study
 from .labels import Labels
 from .measures import MEASURES
 from .places import Copies, Remote, is_remote, local
-from .pool import run_cells
+from .pool import process_beside, run_cells
 from .verdict import Winner, winners
 
 if TYPE_CHECKING:
@@ -315,15 +315,18 @@ def measure_frame(grid: Grid, work: Sequence[tuple[Cell, str]], done: Mapping[st
 
 def write_results(study: Study, jobs: int = 1, report: bool = True) -> None:
     """Write dataset and page, with ``jobs`` > 1 at once; study.json last: it says that the rest is complete."""
-    with ThreadPoolExecutor(1) as beside:
-        data = beside.submit(_write_data, study, jobs)
-        if jobs == 1:
-            data.result()
+    if report and jobs > 1:
+        with process_beside() as beside:
+            page = beside.submit(_write_page, study)
+            _write_data(study, jobs)
+            try:
+                page.result()
+            except BrokenProcessPool:  # the system kills a process when memory runs out
+                _write_page(study)
+    else:
+        _write_data(study, jobs)
         if report:
-            from .page import write_report
-
-            write_report(study)
-        data.result()
+            _write_page(study)
     replace_json(study.path / STUDY, {
         "memtrace_study": STUDY_FORMAT, "grid": json.loads(json.dumps(study.grid.as_dict())), "complete": True,
         "memtrace": __version__, "source": source_digest(), "cells": [str(key) for key in study.measures["key"]],
@@ -331,6 +334,12 @@ def write_results(study: Study, jobs: int = 1, report: bool = True) -> None:
         "winners": [{key: _none(value) for key, value in row.items()} for row in study.winners.to_dict("records")],
         "conclusions": study.conclusions, "measures": f"{DATASET}/{MEASURES_TABLE}.parquet",
     })
+
+
+def _write_page(study: Study) -> None:
+    from .page import write_report
+
+    write_report(study)
 
 
 def _write_data(study: Study, jobs: int) -> None:
