@@ -80,9 +80,13 @@ class ParquetTraceWriter:
         """
         if not len(chunk):
             return
-        # Whoever makes the rows goes on adding strings meanwhile.
-        known = {name: len(getattr(self._vocab, name)) for name in {*STRING_COLUMNS.values(), "text"}}
-        self._do(lambda: self._append(chunk, text, known))
+        columns = {name: self._column(name, chunk, text) for name in self._names}
+        found = {name for name in self._missing if columns[name].null_count < len(chunk)}
+        self._missing -= found
+        schema = self._schema()
+        table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+        # The thread gets one call into C: each step in Python would wait until the compiled decoder lets others run.
+        self._do(lambda: self._append(table, bool(found)))
 
     def close(self) -> None:
         """Puts the file in place."""
@@ -117,16 +121,12 @@ class ParquetTraceWriter:
         kept = [(name, ARROW_TYPES[name]) for name in self._names if name not in self._missing]
         return pa.schema(kept, metadata=self._metadata)
 
-    def _append(self, chunk: EventChunk, text: Any, known: dict[str, int]) -> None:
-        columns = {name: self._column(name, chunk, text, known) for name in self._names}
-        found = {name for name in self._missing if columns[name].null_count < len(chunk)}
-        self._missing -= found
-        schema = self._schema()
+    def _append(self, table: pa.Table, more_columns: bool) -> None:
         if self._writer is None:
-            self._writer = self._open(self._parts[0], schema)
-        elif found:
-            self._writer = self._widened(self._writer, schema)
-        self._writer.write_table(pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
+            self._writer = self._open(self._parts[0], table.schema)
+        elif more_columns:
+            self._writer = self._widened(self._writer, table.schema)
+        self._writer.write_table(table)
 
     def _end(self) -> None:
         if self._writer is None:
@@ -157,19 +157,17 @@ class ParquetTraceWriter:
         self._parts.reverse()
         return new
 
-    def _column(self, name: str, chunk: EventChunk, text: Any, known: dict[str, int]) -> pa.Array:
+    def _column(self, name: str, chunk: EventChunk, text: Any) -> pa.Array:
         if name == "text":
             if text is None:
-                names = self._vocab.text.names[: known["text"]]
-                text = pa.array([None, *names], pa.string()).take(pa.array(chunk.text + 1))
+                text = pa.array([None, *self._vocab.text.names], pa.string()).take(pa.array(chunk.text + 1))
             return text.cast(pa.string())
         if name in STRING_COLUMNS:
             codes = chunk.event_name if name == "event" else getattr(chunk, name)
-            kind = STRING_COLUMNS[name]
+            vocab: Vocab = getattr(self._vocab, STRING_COLUMNS[name])
             strings = self._dictionaries.get(name)
-            if strings is None or len(strings) != known[kind]:
-                vocab: Vocab = getattr(self._vocab, kind)
-                strings = self._dictionaries[name] = pa.array(vocab.names[: known[kind]], pa.string())
+            if strings is None or len(strings) != len(vocab):
+                strings = self._dictionaries[name] = pa.array(vocab.names, pa.string())
             return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), strings)
         values = getattr(chunk, name)
         if name in ("ts_ns", "cpu", "ptr") or (self._scratch and name != "task"):  # "no such field" values do as well

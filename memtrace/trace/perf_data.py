@@ -25,6 +25,8 @@ from .text import ROWS_PER_CHUNK
 BATCH = 1 << 18
 """Samples sorted by time at once, and more until one of perf's rounds ends."""
 _FULL = 1 << 20
+PIECE = 1 << 13
+"""Samples decoded in one call: until it returns, the thread that writes cannot take its next step."""
 KALLSYMS = Path("/proc/kallsyms")
 _KERNEL_MAP = re.compile(rb"\[kernel\.kallsyms\]_(s?text)\0")
 _MAP_BYTES = 1 << 16
@@ -98,7 +100,7 @@ class PerfData:
         for offsets, times in self._in_order(progress):
             at = 0
             while at < len(offsets):
-                at = self._samples.decode(offsets, times, at, len(offsets))
+                at = self._samples.decode(offsets, times, at, min(at + PIECE, len(offsets)))
                 if self.rows.n == self.rows.capacity:
                     chunk, text, _ = self.rows.take(row0)
                     row0 += len(chunk)
