@@ -92,17 +92,18 @@ class RequestStream:
                 yield replace(requests, cpu=requests.cpu.copy()), task
             return
         kept: list[tuple[Requests, np.ndarray]] = []
+        room = self._keep_bytes  # all of it each time: who iterated before may have given up half-way
         for requests, task in self._made():
-            if self._keep_bytes:
+            if room > 0:
                 # A copy: who gets the chunk may change it, and the pairer's arrays have room for more.
                 columns = {name: getattr(requests, name).copy() for name, _ in REQUEST_COLUMNS}
                 kept.append((Requests(**columns), task))
-                self._keep_bytes -= task.nbytes + sum(column.nbytes for column in columns.values())
-                if self._keep_bytes <= 0:
-                    self._keep_bytes = 0
+                room -= task.nbytes + sum(column.nbytes for column in columns.values())
+                if room <= 0:
+                    self._keep_bytes = 0  # there is no use in trying again
                     kept.clear()
             yield requests, task
-        if self._keep_bytes:
+        if room > 0:
             self._kept = kept
 
     def _made(self) -> Iterator[tuple[Requests, np.ndarray]]:

@@ -119,6 +119,18 @@ def test_requests_that_were_not_all_asked_for_are_not_taken_for_all(trace: Path)
         assert columns_of(stream) == columns_of(stream) == columns_of(RequestStream(reader, census))
 
 
+def test_who_gives_up_half_way_takes_no_room_from_the_next(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_trace(trace, columns=REPLAYED) as reader:
+        census = take_census(reader)
+        needed = sum(sum(getattr(chunk, name).nbytes for name, _ in REQUEST_COLUMNS) + 4 * len(chunk)
+                     for chunk in RequestStream(reader, census, rows_per_chunk=500))  # fmt: skip
+        stream = RequestStream(reader, census, rows_per_chunk=500, keep_bytes=needed + 1)
+        next(iter(stream))
+        whole = columns_of(stream)
+        monkeypatch.setattr(stream, "_made", lambda: pytest.fail("made again"))
+        assert columns_of(stream) == whole
+
+
 def test_a_trace_that_has_changed_is_read_again(trace: Path, tmp_path: Path) -> None:
     place = tmp_path / "trace.csv"
     lines = trace.read_text(encoding="utf-8").splitlines(keepends=True)
